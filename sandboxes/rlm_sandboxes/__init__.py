@@ -1,0 +1,32 @@
+"""Places that isolate programs. The promise is in `sandbox.py`; backends have packages of their own."""
+
+from .errors import (
+    InterpreterUnusable,
+    LimitsInvalid,
+    ProcessEnded,
+    SandboxError,
+    SandboxUnavailable,
+    StartFailed,
+    describe_status,
+)
+from .limits import Files, Limits
+from .sandbox import Isolation, Layer, Package, Process, Program, Sandbox, Usage
+
+__all__ = [
+    "Files",
+    "InterpreterUnusable",
+    "Isolation",
+    "Layer",
+    "Limits",
+    "LimitsInvalid",
+    "Package",
+    "Process",
+    "ProcessEnded",
+    "Program",
+    "Sandbox",
+    "SandboxError",
+    "SandboxUnavailable",
+    "StartFailed",
+    "Usage",
+    "describe_status",
+]

@@ -1,0 +1,105 @@
+"""How the program in a worker speaks with the host: bytes, each way, in order.
+
+Two kinds with one shape. `GuardedChannel` goes through a descriptor that the
+seccomp filter keeps from everything but the two calls made here (see
+`seccomp.py`); `PlainChannel` is for where there is no such filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from . import system
+
+_SIGCHLD = 17
+_RECEIVE_BYTES = 65536
+
+
+class PlainChannel:
+    """A channel over descriptors that any code in the process could use as well."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when the host has sent something."""
+        return self._reader
+
+    def receive(self, size: int) -> bytes:
+        """Return at most `size` bytes as soon as there are any; none at all when the host is gone."""
+        return os.read(self._reader, size)
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._writer, view) :]
+
+    def fork(self) -> int:
+        """Copy this process, like `os.fork`."""
+        return os.fork()
+
+
+class GuardedChannel:
+    """A channel that only who knows the secret can use."""
+
+    def __init__(self, fd: int, secret: int) -> None:
+        self._fd = fd
+        self._secret = secret
+        self._buffer = ctypes.create_string_buffer(_RECEIVE_BYTES)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when the host has sent something."""
+        return self._fd
+
+    def receive(self, size: int) -> bytes:
+        """Return at most `size` bytes as soon as there are any; none at all when the host is gone."""
+        length = ctypes.c_size_t(min(size, _RECEIVE_BYTES))
+        nowhere, secret = ctypes.c_void_p(None), ctypes.c_void_p(self._secret)
+        while True:
+            count = system.libc.recvfrom(self._fd, self._buffer, length, 0, nowhere, secret)
+            if count >= 0:
+                return ctypes.string_at(self._buffer, count)
+            _raise_unless_interrupted()
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        sent, secret, nothing = 0, ctypes.c_void_p(self._secret), ctypes.c_uint(0)
+        while sent < len(data):
+            rest = data[sent:] if sent else data
+            count = system.libc.sendto(self._fd, rest, ctypes.c_size_t(len(rest)), 0, secret, nothing)
+            if count >= 0:
+                sent += count
+            else:
+                _raise_unless_interrupted()
+
+    def fork(self) -> int:
+        """Copy this process, like `os.fork`, which code in a cell cannot do.
+
+        The C library does not know of the copy, so what it guards against at a fork is not
+        guarded: with other threads at work the copy may hang and is to be watched.
+        """
+        api = ctypes.pythonapi
+        call = system.number("clone")
+        assert call is not None
+        clone = ctypes.PyDLL(None, use_errno=True).syscall
+        words = [ctypes.c_long(word) for word in (call, _SIGCHLD, 0, 0, 0, self._secret)]
+        api.PyOS_BeforeFork()
+        pid = int(clone(*words))
+        if pid == 0:
+            api.PyOS_AfterFork_Child()
+            return 0
+        code = ctypes.get_errno()
+        api.PyOS_AfterFork_Parent()
+        if pid < 0:
+            raise OSError(code, os.strerror(code))
+        return pid
+
+
+def _raise_unless_interrupted() -> None:
+    code = ctypes.get_errno()
+    if code != errno.EINTR:
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,305 @@
+"""One worker: closes the jail around itself, layer by layer, then runs the program.
+
+Each layer is tried on its own, so that the others hold where a kernel lacks
+one. At the end the worker does, for each layer, something that must fail, and
+what it found is what the host is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import resource
+import secrets
+import signal
+import site
+import socket
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Tuple
+
+from . import landlock, mounts, privileges, seccomp, system
+from .channel import GuardedChannel, PlainChannel
+from .mounts import Owner, Shown
+
+CHANNEL, CRASHES = 3, 4
+EXIT_JAIL_FAILED, EXIT_PROGRAM_FAILED = 71, 70
+
+Found = Tuple[str, bool, str]
+
+
+class Surroundings(NamedTuple):
+    """What a worker inherits from its zygote."""
+
+    namespaces: Dict[str, str]  # name: "" where it holds, else the reason why not
+    readable: List[str]
+    entry: Tuple[str, str]
+    worker_uid: int  # 0 where the zygote is not root
+
+
+class Asked(NamedTuple):
+    """What the host asked for."""
+
+    limits: Dict[str, Any]
+    layers: List[str]
+    workdir: Optional[str]
+    owner_map: int
+    scratch: str
+    site: List[str]
+    environment: Dict[str, str]
+    execute: Optional[Dict[str, Any]] = None
+
+
+def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoReturn:
+    """Close the jail, tell the host what holds, run the program, and end."""
+    status = EXIT_JAIL_FAILED
+    try:
+        _keep_descriptors(channel, crashes)
+        jail = _Jail(asked, around)
+        opened = jail.close()
+        status = EXIT_PROGRAM_FAILED
+        report = {"layers": jail.found, "process": jail.process, "scratch": jail.scratch}
+        opened.send(json.dumps(report).encode() + b"\n")
+        if asked.execute:
+            _execute(asked, jail.secret)
+        for folder in asked.site:
+            site.addsitedir(folder)
+        module, function = around.entry
+        getattr(importlib.import_module(module), function)(opened)
+        status = 0
+    except BaseException as problem:
+        tell(problem)
+    finally:
+        os._exit(status)
+
+
+def _execute(asked: Asked, secret: int) -> NoReturn:
+    """Become the interpreter that was asked for, now that the jail is closed around whatever it is."""
+    assert asked.execute is not None
+    reader, writer = os.pipe()
+    os.set_inheritable(CHANNEL, True)
+    os.set_inheritable(CRASHES, True)
+    config = {"secret": secret, "site": asked.site, **asked.execute}
+    os.write(writer, json.dumps(config).encode())
+    os.close(writer)
+    os.dup2(reader, 0)
+    python = asked.execute["python"]
+    os.execve(python, [python, "-I", "-S", "-B", "-c", asked.execute["bootstrap"]], dict(os.environ))
+
+
+def tell(problem: BaseException) -> None:
+    """Write down why this process ends where the host looks for it."""
+    import traceback
+
+    text = "".join(traceback.format_exception(type(problem), problem, problem.__traceback__))
+    os.write(CRASHES, text[-4000:].encode("utf-8", "backslashreplace"))
+
+
+def _keep_descriptors(channel: int, crashes: int) -> None:
+    """Close every descriptor but the two given, which get fixed numbers."""
+    first, second = os.dup(channel), os.dup(crashes)
+    low = {fd: os.dup(fd) for fd in (first, second) if fd <= CRASHES}
+    os.dup2(low.get(first, first), CHANNEL, inheritable=False)
+    os.dup2(low.get(second, second), CRASHES, inheritable=False)
+    os.closerange(CRASHES + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
+
+
+class _Jail:
+    def __init__(self, asked: Asked, around: Surroundings) -> None:
+        self.found: List[Found] = []
+        self.process: Tuple[int, str] = (0, "")
+        self.scratch = asked.scratch or mounts.SCRATCH
+        self.secret = 0
+        self._asked = asked
+        self._around = around
+        self._uid = around.worker_uid or os.geteuid()
+        self._gid = around.worker_uid or os.getegid()
+        self._private_root = False
+
+    def close(self) -> Any:
+        """Put every layer in place and return the channel of the program."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        faulthandler.enable(file=CRASHES)
+        os.umask(0o022)
+        os.setsid()
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        start = privileges.baseline(proc)
+        self.process = _identity(proc)
+        self._try("mountns", self._enter_root)
+        for name in ("pidns", "netns", "ipcns"):
+            self._inherit(name)
+        self._try("uid", self._become)
+        self._try("userns", lambda: self._enter_users(proc))
+        os.close(proc)
+        self._try("rlimits", lambda: self._limit(start))
+        self._prepare_python()
+        self._try("capabilities", self._drop)
+        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        self._try("landlock", self._restrict)
+        return self._filter()
+
+    def _try(self, name: str, step: Callable[[], str]) -> None:
+        """Put one layer in place; what `step` returns says why it does not hold after all."""
+        if name not in self._asked.layers:
+            self.found.append((name, False, "switched off"))
+            return
+        try:
+            reason = step()
+        except OSError as problem:
+            reason = problem.strerror or str(problem)
+        self.found.append((name, not reason, reason))
+
+    def _inherit(self, name: str) -> None:
+        reason = self._around.namespaces.get(name, "not tried")
+        if name == "netns" and self._asked.limits["network"]:
+            reason = "the network is switched on"
+        elif name == "netns" and not reason and _loopback_answers():
+            reason = "the network can be reached all the same"
+        elif name == "pidns" and not reason and os.getpid() != 1:
+            reason = "other processes can be seen all the same"
+        self.found.append((name, not reason, reason))
+
+    def _enter_root(self) -> str:
+        if self._around.namespaces.get("mountns", "not tried"):
+            return self._around.namespaces["mountns"]
+        limits = self._asked.limits
+        project = Shown(self._asked.workdir, limits["files"] == "write") if self._asked.workdir else None
+        shown = [Shown(path) for path in self._around.readable + list(limits["readable"])]
+        mounts.enter_private_root(
+            shown,
+            project,
+            scratch_bytes=int(limits["scratch_bytes"]),
+            owner=Owner(self._uid, self._gid),
+            owner_map=self._asked.owner_map,
+        )
+        self._private_root = True
+        self.scratch = mounts.SCRATCH
+        return "the machine's files can be seen all the same" if os.path.exists("/proc/self") else ""
+
+    def _become(self) -> str:
+        if not self._around.worker_uid:
+            return "" if os.geteuid() else "nobody else to become"
+        privileges.become(Owner(self._uid, self._gid))
+        return ""
+
+    def _enter_users(self, proc: int) -> str:
+        if self._around.namespaces.get("userns", "not tried"):
+            return self._around.namespaces["userns"]
+        privileges.enter_user_namespace(proc)
+        return ""
+
+    def _limit(self, start: Tuple[int, int]) -> str:
+        alone = "userns" in self._held() or bool(self._around.worker_uid)
+        kept = privileges.limit_resources(self._asked.limits, start, count_processes=alone)
+        broken = [kind for kind, value in kept.items() if resource.getrlimit(kind) != (value, value)]
+        return f"limits {broken} were not kept" if broken else ""
+
+    def _prepare_python(self) -> None:
+        os.umask(0o077)
+        os.environ.clear()
+        os.environ.update(self._asked.environment)
+        os.environ.update(HOME=self.scratch, TMPDIR=self.scratch)
+        visible = self._asked.workdir if self._asked.limits["files"] != "none" else None
+        os.chdir(visible if visible and os.path.isdir(visible) else self.scratch)
+
+    def _drop(self) -> str:
+        system.drop_all_capabilities()
+        system.prctl(system.PR_SET_DUMPABLE, 0)
+        system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+        kept = system.capabilities()
+        return f"capabilities {kept:#x} are still there" if kept else ""
+
+    def _restrict(self) -> str:
+        system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+        limits = self._asked.limits
+        readable = [*self._around.readable, *limits["readable"], *_DEVICES, "/etc/passwd", "/etc/group"]
+        writable = [self.scratch, "/dev/null"]
+        if self._asked.workdir:
+            (writable if limits["files"] == "write" else readable).append(self._asked.workdir)
+        landlock.restrict(readable, writable, network=bool(limits["network"]))
+        return "files outside can be read all the same" if _readable(mounts.CANARY, "/") else ""
+
+    def _filter(self) -> Any:
+        """Install the filter, last of all, and return the channel that it guards."""
+        self.secret = secret = secrets.randbits(62) | 1 << 62
+        rules = seccomp.Rules(
+            channel=CHANNEL,
+            secret=secret,
+            processes=self._asked.limits["processes"] > 0,
+            execute=self._asked.execute is not None,
+            network=bool(self._asked.limits["network"]),
+            own_pid=os.getpid(),
+            signals="pidns" in self._held(),
+        )
+
+        def install() -> str:
+            system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+            seccomp.install(rules)
+            return "" if _refused(rules.network) else "forbidden system calls are answered all the same"
+
+        self._try("seccomp", install)
+        if "seccomp" in self._held():
+            return GuardedChannel(CHANNEL, secret)
+        self.secret = 0
+        return PlainChannel(CHANNEL, CHANNEL)
+
+    def _held(self) -> List[str]:
+        return [name for name, holds, _ in self.found if holds]
+
+
+_DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]
+
+
+def _identity(proc: int) -> Tuple[int, str]:
+    """Return this process's number as the host sees it, and its start time, which makes it unique."""
+    number = os.readlink("self", dir_fd=proc)
+    fd = os.open("self/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        started = os.read(fd, 4096).rpartition(b")")[2].split()[19]
+    finally:
+        os.close(fd)
+    return int(number), started.decode()
+
+
+def _loopback_answers() -> bool:
+    """Return whether this machine's loopback network can be reached, be it only to be refused."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.05)
+        return probe.connect_ex(("127.0.0.1", 9)) not in (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
+
+
+def _readable(*paths: str) -> bool:
+    for path in paths:
+        try:
+            os.close(os.open(path, os.O_RDONLY))
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _refused(network: bool) -> bool:
+    """Return whether the filter refuses what it should, by trying."""
+    try:
+        os.close(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
+    except OSError as problem:
+        refused = problem.errno == errno.EPERM
+    else:
+        refused = False
+    try:
+        os.write(CHANNEL, b"")
+    except OSError as problem:
+        return refused and problem.errno == errno.EBADF
+    return False
+
+
+def settle() -> None:
+    """Keep what is loaded now out of the collector's way, so that workers share its memory."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,320 @@
+"""The zygote: a Python with the program loaded, which forks a worker for each request.
+
+It runs trusted code only, and nothing of the server is ever in its memory. It
+leaves for namespaces of its own at the start, as the first process there, so
+that when it ends, for whatever reason, the kernel ends all its workers with it.
+
+    host -> zygote   one message that configures it, then start and signal requests
+    zygote -> host   one message that says what it is, then started and exited
+"""
+
+from __future__ import annotations
+
+import array
+import importlib
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import sysconfig
+from typing import Any, Callable, Dict, List, NoReturn, Tuple
+
+from . import mounts, privileges, system, worker
+from .mounts import Owner
+from .worker import Asked, Surroundings
+
+MESSAGE_BYTES = 1 << 17
+
+_KINDS = {
+    "mountns": system.CLONE_NEWNS,
+    "pidns": system.CLONE_NEWPID,
+    "netns": system.CLONE_NEWNET,
+    "ipcns": system.CLONE_NEWIPC | system.CLONE_NEWUTS,
+}
+_SYSTEM_FOLDERS = [
+    *("/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64", "/usr/local/lib"),
+    *("/usr/share/zoneinfo", "/usr/share/fonts", "/usr/local/share/fonts", "/etc/fonts"),
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types"),
+]
+_COMMAND_FOLDERS = ["/usr/bin", "/usr/local/bin", "/usr/share/git-core", "/etc/alternatives"]
+_NETWORK_FILES = [
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/gai.conf"),
+    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates", "/run/systemd/resolve"),
+]
+
+
+def main(control_fd: int) -> NoReturn:
+    """Serve the host at the other end of `control_fd` until it is gone."""
+    control = socket.socket(fileno=control_fd)
+    config = json.loads(control.recv(MESSAGE_BYTES))
+    try:
+        zygote = _prepare(control, config)
+    except Exception as problem:  # whatever it is, the host is told before this process ends
+        control.send(json.dumps({"failed": f"{type(problem).__name__}: {problem}"}).encode())
+        os._exit(1)
+    zygote.serve()
+
+
+def _prepare(control: socket.socket, config: Dict[str, Any]) -> _Zygote:
+    namespaces = _enter_namespaces(config["layers"], control, network=config["network"])
+    for name, folder in config["packages"]:
+        load_package(name, folder)
+    sys.path.extend(config["site"])
+    for module in config["preload"]:
+        importlib.import_module(module)
+    package, function = config["entry"].split(":")
+    importlib.import_module(package)
+    readable = _readable(config)
+    uid = int(config["worker_uid"]) if os.geteuid() == 0 and "uid" in config["layers"] else 0
+    around = Surroundings(namespaces, readable, (package, function), uid)
+    worker.settle()
+    hello = {"python": list(sys.version_info[:3]), "namespaces": namespaces, "pid": os.readlink("/proc/self")}
+    control.send(json.dumps(hello).encode())
+    return _Zygote(control, around)
+
+
+def load_package(name: str, folder: str) -> None:
+    """Import the package that lies in `folder` under the name `name`."""
+    path = os.path.join(folder, "__init__.py")
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def _readable(config: Dict[str, Any]) -> List[str]:
+    """Return what every worker may read: the interpreter, the system's libraries, its packages."""
+    own = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    if sys.base_prefix not in ("/", "/usr", "/usr/local"):
+        own += [sys.base_prefix + "/lib", sys.base_prefix + "/lib64"]
+    wanted = [*_SYSTEM_FOLDERS, *own, *config["site"]]
+    if config["network"]:
+        wanted += _NETWORK_FILES
+    if config["processes"]:
+        wanted += _COMMAND_FOLDERS
+    return _outermost([os.path.realpath(path) for path in wanted if os.path.exists(path)])
+
+
+def _outermost(paths: List[str]) -> List[str]:
+    """Return `paths` without those that lie in another of them."""
+    kept: List[str] = []
+    for path in sorted(set(paths)):
+        if not kept or not (path + "/").startswith(kept[-1] + "/"):
+            kept.append(path)
+    return kept
+
+
+def _enter_namespaces(layers: List[str], control: socket.socket, *, network: bool) -> Dict[str, str]:
+    """Leave for new namespaces, as far as the kernel lets us; return the reason for each it does not."""
+    own_users = not _may_mount()
+    reasons = {name: "switched off" for name in (*_KINDS, "userns")}
+    if "userns" in layers:
+        reasons["userns"] = _rehearse(system.CLONE_NEWUSER, users=True)
+    flags = system.CLONE_NEWUSER if own_users else 0
+    usable = not own_users or not reasons["userns"]
+    for name in [name for name in _KINDS if name in layers]:
+        if name == "netns" and network:
+            reasons[name] = "the network is switched on"
+        elif not usable:
+            reasons[name] = "needs a user namespace"
+        else:
+            reasons[name] = _rehearse(_KINDS[name] | flags, users=own_users)
+        if not reasons[name]:
+            flags |= _KINDS[name]
+    if flags not in (0, system.CLONE_NEWUSER):
+        _leave(flags, users=own_users)
+    if not reasons["pidns"]:
+        _continue_as_first_process(control)
+    return reasons
+
+
+def _may_mount() -> bool:
+    """Return whether we are root with the right to make namespaces as we are."""
+    return os.geteuid() == 0 and bool(system.capabilities() & 1 << 21)
+
+
+def _leave(flags: int, *, users: bool) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    system.unshare(flags)
+    if users:
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        privileges.write_id_map(proc, "self", Owner(uid, gid), Owner(uid, gid))
+        os.close(proc)
+    if flags & system.CLONE_NEWNS:
+        system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
+
+
+def _rehearse(flags: int, *, users: bool) -> str:
+    """Return why a process cannot leave with these flags, or "" if it can. It is tried in a child.
+
+    Some systems let it begin and refuse the next step, which would leave us in pieces.
+    """
+
+    def attempt() -> None:
+        _leave(flags, users=users)
+        if flags & system.CLONE_NEWNS:
+            system.mount("rlm", "/", "tmpfs", 0, "size=4k")
+
+    return _in_child(attempt)
+
+
+def _in_child(attempt: Callable[[], None]) -> str:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            attempt()
+        except OSError as problem:
+            os.write(writer, (problem.strerror or "failed").encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    reason = os.read(reader, 1000).decode()
+    os.close(reader)
+    os.waitpid(pid, 0)
+    return reason
+
+
+def _continue_as_first_process(control: socket.socket) -> None:
+    """Go on in a child, which is the first in the new process namespace; wait for its end here."""
+    pid = os.fork()
+    if pid == 0:
+        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+    control.close()
+    status = os.waitpid(pid, 0)[1]
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+class _Zygote:
+    """Answers the host's requests, one after the other."""
+
+    def __init__(self, control: socket.socket, around: Surroundings) -> None:
+        self._control = control
+        self._around = around
+        self._alive: Dict[int, bool] = {}
+        self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def serve(self) -> NoReturn:
+        wakeup_reader, wakeup_writer = socket.socketpair()
+        for end in (wakeup_reader, wakeup_writer):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wakeup_reader, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if wakeup_reader.fileno() in ready:
+                wakeup_reader.recv(4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                self._answer()
+
+    def _answer(self) -> None:
+        data, descriptors = _receive(self._control)
+        if not data:
+            os._exit(0)
+        request = json.loads(data)
+        if "signal" in request:
+            self._signal(request["pid"], request["signal"])
+            return
+        try:
+            pid = self._fork(request, descriptors)
+            reply: Dict[str, Any] = {"started": request["start"], "pid": pid}
+        except OSError as problem:
+            reply = {"started": request["start"], "failed": str(problem)}
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        self._control.send(json.dumps(reply).encode())
+
+    def _signal(self, pid: int, number: int) -> None:
+        if pid in self._alive:
+            os.kill(pid, number)
+
+    def _reap(self) -> None:
+        while self._alive:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            if self._alive.pop(pid, None):
+                message = {"exited": pid, "status": os.waitstatus_to_exitcode(status)}
+                self._control.send(json.dumps(message).encode())
+
+    def _fork(self, request: Dict[str, Any], descriptors: List[int]) -> int:
+        owner_map = self._map_owner(request)
+        own_processes = not self._around.namespaces["pidns"]
+        if own_processes:
+            system.unshare(system.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_worker(request, descriptors, owner_map)
+        finally:
+            if own_processes:
+                system.enter_namespace(self._own_processes, system.CLONE_NEWPID)
+            if owner_map:
+                os.close(owner_map)
+        self._alive[pid] = True
+        return pid
+
+    def _become_worker(self, request: Dict[str, Any], descriptors: List[int], owner_map: int) -> NoReturn:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        fields = {name: request[name] for name in Asked._fields if name != "owner_map"}
+        worker.run(Asked(owner_map=owner_map, **fields), self._around, descriptors[0], descriptors[1])
+
+    def _map_owner(self, request: Dict[str, Any]) -> int:
+        """Return a user namespace in which the project's owner is the worker's user, or 0 if none is needed."""
+        uid = self._around.worker_uid
+        if not uid or not request["workdir"] or self._around.namespaces["mountns"]:
+            return 0
+        facts = os.stat(request["workdir"])
+        return _owner_namespace(Owner(facts.st_uid, facts.st_gid), Owner(uid, uid))
+
+
+def _owner_namespace(on_disk: Owner, seen_as: Owner) -> int:
+    to_child, to_parent = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(to_parent[1], os.readlink("/proc/self").encode())
+        system.unshare(system.CLONE_NEWUSER)
+        os.write(to_parent[1], b".")
+        os.read(to_child[0], 1)
+        os._exit(0)
+    try:
+        seen_pid = _read_until_dot(to_parent[0])
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        privileges.write_id_map(proc, seen_pid, on_disk, seen_as)
+        namespace = os.open(f"{seen_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        os.close(proc)
+        return namespace
+    finally:
+        for fd in (*to_child, *to_parent):
+            os.close(fd)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _read_until_dot(fd: int) -> str:
+    text = ""
+    while not text.endswith("."):
+        text += os.read(fd, 100).decode()
+    return text[:-1]
+
+
+def _receive(control: socket.socket) -> Tuple[bytes, List[int]]:
+    fds = array.array("i")
+    space = socket.CMSG_SPACE(4 * fds.itemsize)
+    data, extra, _, _ = control.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in extra:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, list(fds)

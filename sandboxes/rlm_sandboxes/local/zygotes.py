@@ -1,0 +1,238 @@
+"""The host's end of a zygote: starts it, asks it for workers, hears how they ended.
+
+The zygote's side is in `jail/zygote.py`. What it says is believed, because only
+code of ours runs in it; what a worker says, once it has begun, is not.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from ..errors import InterpreterUnusable, SandboxUnavailable, StartFailed
+from ..sandbox import Package, Program
+
+JAIL = Package("rlm_jail", Path(__file__).parent / "jail")
+_MESSAGE_BYTES = 1 << 17
+_START_SECONDS = 60.0  # with large libraries to preload, on a slow disk
+_END_SECONDS = 5.0
+
+_BOOTSTRAP = """
+import sys
+if sys.version_info < (3, 9): sys.exit("it is Python %d.%d, and 3.9 is the oldest that works" % sys.version_info[:2])
+import importlib.util
+spec = importlib.util.spec_from_file_location("rlm_jail", sys.argv[2] + "/__init__.py", submodule_search_locations=[sys.argv[2]])
+module = importlib.util.module_from_spec(spec); sys.modules["rlm_jail"] = module; spec.loader.exec_module(module)
+from rlm_jail import zygote, adopted
+zygote.main(int(sys.argv[1]))
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What distinguishes one zygote from another."""
+
+    python: Path
+    program: Program
+    site: tuple[str, ...]
+    layers: frozenset[str]
+    network: bool
+    processes: bool
+
+
+class Zygote:
+    """A zygote at work. `open_zygote` makes one."""
+
+    def __init__(self, control: socket.socket, namespaces: dict[str, str]) -> None:
+        self.namespaces = namespaces
+        self.gone = anyio.Event()
+        self._control = control
+        self._sending = anyio.Lock()
+        self._numbers = 0
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._waiting: dict[int, anyio.Event] = {}
+        self._statuses: dict[int, int] = {}
+        self._ended: dict[int, anyio.Event] = {}
+
+    async def fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
+        """Have a worker forked, which gets `descriptors`, and return its number."""
+        self._numbers += 1
+        number, answered = self._numbers, anyio.Event()
+        self._waiting[number] = answered
+        await self._send({"start": number, **request}, descriptors)
+        await answered.wait()
+        answer = self._answers.pop(number, None)
+        if answer is None:
+            raise StartFailed("The zygote that starts programs ended; the next start makes a new one.")
+        if "failed" in answer:
+            raise StartFailed(f"No process could be started: {answer['failed']}.")
+        return int(answer["pid"])
+
+    async def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a worker, if it is still there."""
+        if not self._ended[pid].is_set():
+            await self._send({"signal": number, "pid": pid}, [])
+
+    async def wait_ended(self, pid: int) -> int | None:
+        """Wait until a worker is gone; return its exit code, or None where it is not known."""
+        await self._ended[pid].wait()
+        return self._statuses.get(pid)
+
+    def forget(self, pid: int) -> None:
+        """Keep nothing more about a worker."""
+        self._ended.pop(pid, None)
+        self._statuses.pop(pid, None)
+
+    async def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        data = json.dumps(message).encode()
+        async with self._sending:
+            while True:
+                try:
+                    self._control.sendmsg([data], rights)
+                except BlockingIOError:
+                    await anyio.wait_writable(self._control)
+                except OSError:
+                    return  # it is gone, and whoever waits is told so by listen()
+                else:
+                    return
+
+    async def listen(self) -> None:
+        """Take in what the zygote says until it is gone."""
+        try:
+            while data := await _receive(self._control):
+                self._take(json.loads(data))
+        finally:
+            self.gone.set()
+            for event in (*self._waiting.values(), *self._ended.values()):
+                event.set()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "started" in message:
+            number = message["started"]
+            if "pid" in message:
+                self._ended[message["pid"]] = anyio.Event()
+            self._answers[number] = message
+            self._waiting.pop(number).set()
+        elif message["exited"] in self._ended:
+            self._statuses[message["exited"]] = message["status"]
+            self._ended[message["exited"]].set()
+
+
+async def _receive(control: socket.socket) -> bytes:
+    while True:
+        try:
+            return control.recv(_MESSAGE_BYTES)
+        except BlockingIOError:
+            await anyio.wait_readable(control)
+        except ConnectionError:
+            return b""
+
+
+@asynccontextmanager
+async def open_zygote(kind: Kind, worker_uid: int) -> AsyncIterator[Zygote]:
+    """Start a zygote and listen to it; it ends with the context, and all its workers with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    try:
+        process = await _spawn(kind, theirs)
+    finally:
+        theirs.close()
+    try:
+        zygote = await _configure(kind, ours, process, worker_uid)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(zygote.listen)
+            try:
+                yield zygote
+            finally:
+                ours.shutdown(socket.SHUT_RDWR)
+                with anyio.CancelScope(shield=True):
+                    await zygote.gone.wait()
+    finally:
+        ours.close()
+        await _end(process)
+
+
+async def _spawn(kind: Kind, theirs: socket.socket) -> anyio.abc.Process:
+    number = theirs.fileno()
+    command = [str(kind.python), "-I", "-S", "-B", "-c", _BOOTSTRAP, str(number), str(JAIL.folder)]
+    environment = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+    if kind.program.preload:
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library do not survive a fork
+    try:
+        return await anyio.open_process(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=environment,
+            pass_fds=[number],
+            start_new_session=True,
+        )
+    except OSError as problem:
+        advice = "Name another one, or leave it out to use the server's own."
+        raise InterpreterUnusable(str(kind.python), problem.strerror or "it cannot be started", advice) from problem
+
+
+async def _configure(
+    kind: Kind, control: socket.socket, process: anyio.abc.Process, worker_uid: int
+) -> Zygote:
+    packages = [(package.name, str(package.folder)) for package in (*kind.program.libraries, kind.program.package)]
+    config = {
+        "packages": packages,
+        "entry": kind.program.entry,
+        "preload": kind.program.preload,
+        "site": kind.site,
+        "layers": sorted(kind.layers),
+        "network": kind.network,
+        "processes": kind.processes,
+        "worker_uid": worker_uid,
+    }
+    hello: dict[str, Any] = {}
+    with anyio.move_on_after(_START_SECONDS):
+        try:
+            control.send(json.dumps(config).encode())
+        except ConnectionError:
+            pass  # it ended already, and the reason is in its output
+        data = await _receive(control)
+        hello = json.loads(data) if data else {"failed": await _last_words(process)}
+    if "python" not in hello:
+        await _end(process)
+        reason = hello.get("failed") or f"it was not ready after {_START_SECONDS:.0f} seconds"
+        if kind.program.preload and "ModuleNotFoundError" in reason:
+            raise SandboxUnavailable(f"A module to load beforehand is not installed: {reason}.")
+        raise InterpreterUnusable(str(kind.python), reason, "It needs Python 3.9 or newer with ctypes.")
+    return Zygote(control, hello["namespaces"])
+
+
+async def _last_words(process: anyio.abc.Process) -> str:
+    assert process.stderr is not None
+    text = b""
+    with anyio.move_on_after(_END_SECONDS):
+        async for chunk in process.stderr:
+            text = (text + chunk)[-2000:]
+    lines = text.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "it ended without a word"
+
+
+async def _end(process: anyio.abc.Process) -> None:
+    with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(_END_SECONDS):
+            await process.wait()
+        if process.returncode is None:
+            os.killpg(process.pid, 9)
+            await process.wait()
+        await process.aclose()
+
