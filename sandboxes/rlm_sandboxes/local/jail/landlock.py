@@ -72,8 +72,8 @@ class _PathBeneath(ctypes.Structure):
 def _allow(ruleset: int, path: str, access: int) -> None:
     try:
         parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, PermissionError):
+        return  # it is not there, or out of reach without us
     try:
         if not os.path.isdir(path):
             access &= _OF_FILES

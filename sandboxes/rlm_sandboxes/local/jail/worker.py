@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import fcntl
 import gc
 import importlib
 import json
@@ -24,7 +25,7 @@ from . import landlock, mounts, privileges, seccomp, system
 from .channel import GuardedChannel, PlainChannel
 from .mounts import Owner, Shown
 
-CHANNEL, CRASHES = 3, 4
+CHANNEL, CRASHES, OWNER_MAP = 3, 4, 5
 EXIT_JAIL_FAILED, EXIT_PROGRAM_FAILED = 71, 70
 
 Found = Tuple[str, bool, str]
@@ -56,7 +57,7 @@ def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoRet
     """Close the jail, tell the host what holds, run the program, and end."""
     status = EXIT_JAIL_FAILED
     try:
-        _keep_descriptors(channel, crashes)
+        _keep_descriptors(channel, crashes, asked.owner_map)
         jail = _Jail(asked, around)
         opened = jail.close()
         status = EXIT_PROGRAM_FAILED
@@ -97,13 +98,16 @@ def tell(problem: BaseException) -> None:
     os.write(CRASHES, text[-4000:].encode("utf-8", "backslashreplace"))
 
 
-def _keep_descriptors(channel: int, crashes: int) -> None:
-    """Close every descriptor but the two given, which get fixed numbers."""
-    first, second = os.dup(channel), os.dup(crashes)
-    low = {fd: os.dup(fd) for fd in (first, second) if fd <= CRASHES}
-    os.dup2(low.get(first, first), CHANNEL, inheritable=False)
-    os.dup2(low.get(second, second), CRASHES, inheritable=False)
-    os.closerange(CRASHES + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+def _keep_descriptors(channel: int, crashes: int, owner_map: int) -> None:
+    """Close every descriptor but those given, which get fixed numbers."""
+    wanted = {CHANNEL: channel, CRASHES: crashes, OWNER_MAP: owner_map or channel}
+    beyond = max(wanted) + 1
+    copies = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for number, fd in wanted.items()}
+    for number, copy in copies.items():
+        os.dup2(copy, number, inheritable=False)
+    os.closerange(beyond, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    if not owner_map:
+        os.close(OWNER_MAP)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -176,15 +180,17 @@ class _Jail:
             project,
             scratch_bytes=int(limits["scratch_bytes"]),
             owner=Owner(self._uid, self._gid),
-            owner_map=self._asked.owner_map,
+            owner_map=OWNER_MAP if self._asked.owner_map else 0,
         )
+        if self._asked.owner_map:
+            os.close(OWNER_MAP)
         self._private_root = True
         self.scratch = mounts.SCRATCH
         return "the machine's files can be seen all the same" if os.path.exists("/proc/self") else ""
 
     def _become(self) -> str:
         if not self._around.worker_uid:
-            return "" if os.geteuid() else "nobody else to become"
+            return "" if os.geteuid() else "the interpreter lies where only root may go"
         privileges.become(Owner(self._uid, self._gid))
         return ""
 

@@ -68,7 +68,8 @@ def _prepare(control: socket.socket, config: Dict[str, Any]) -> _Zygote:
     package, function = config["entry"].split(":")
     importlib.import_module(package)
     readable = _readable(config)
-    uid = int(config["worker_uid"]) if os.geteuid() == 0 and "uid" in config["layers"] else 0
+    others = not namespaces["mountns"] or all(_open_to_all(path) for path in readable)
+    uid = int(config["worker_uid"]) if os.geteuid() == 0 and "uid" in config["layers"] and others else 0
     around = Surroundings(namespaces, readable, (package, function), uid)
     worker.settle()
     hello = {"python": list(sys.version_info[:3]), "namespaces": namespaces, "pid": os.readlink("/proc/self")}
@@ -97,6 +98,15 @@ def _readable(config: Dict[str, Any]) -> List[str]:
     if config["processes"]:
         wanted += _COMMAND_FOLDERS
     return _outermost([os.path.realpath(path) for path in wanted if os.path.exists(path)])
+
+
+def _open_to_all(path: str) -> bool:
+    """Return whether every user may enter this folder, as things are."""
+    while path != "/":
+        if not os.stat(path).st_mode & 0o001:
+            return not os.path.isdir(path)
+        path = os.path.dirname(path)
+    return True
 
 
 def _outermost(paths: List[str]) -> List[str]:

@@ -1,0 +1,1 @@
+"""The program that runs inside the sandbox. Standard library only; knows nothing of the host."""

@@ -1,0 +1,83 @@
+"""Calls: questions that code in a cell asks the host, and their answers.
+
+`call` waits, `call_many` asks everything at once and waits for all, `call_async`
+is for `await`. Each works from any thread. What the questions mean is the host's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from concurrent.futures import Future
+from typing import Any, Dict, Iterable, List, Tuple
+
+from .outlet import Outlet
+
+
+class CallFailed(Exception):
+    """The host could not answer a call. `kind` is the host's name for what went wrong."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class Calls:
+    """Asks the host, and hands each answer to who waits for it."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._numbers = itertools.count(1)
+        self._waiting: Dict[int, Future[Any]] = {}
+        self._lock = threading.Lock()
+        self.cell = 0
+
+    def call(self, name: str, payload: Any = None) -> Any:
+        """Ask the host and return its answer; raise `CallFailed` if it has none."""
+        return self._ask(name, payload).result()
+
+    def call_many(self, calls: Iterable[Tuple[str, Any]]) -> List[Any]:
+        """Ask everything at once; return the answers in order, a `CallFailed` in place of each that failed."""
+        futures = [self._ask(name, payload) for name, payload in calls]
+        return [_outcome(future) for future in futures]
+
+    async def call_async(self, name: str, payload: Any = None) -> Any:
+        """Ask the host without holding up other tasks; for `await`."""
+        return await asyncio.wrap_future(self._ask(name, payload))
+
+    def _ask(self, name: str, payload: Any) -> Future[Any]:
+        body = json.dumps(payload).encode()
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = future
+        self._outlet.frame("call", body, cell=self.cell, call=number, name=str(name))
+        return future
+
+    def answer(self, number: int, problem: str, body: bytes) -> None:
+        """Hand over the host's answer; a cell that has ended no longer waits for its own."""
+        with self._lock:
+            future = self._waiting.pop(number, None)
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        content = json.loads(body)
+        if problem:
+            future.set_exception(CallFailed(problem, str(content)))
+        else:
+            future.set_result(content)
+
+    def forget(self) -> None:
+        """Nobody waits any more: the cell is over."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            future.cancel()
+
+
+def _outcome(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except CallFailed as problem:
+        return problem

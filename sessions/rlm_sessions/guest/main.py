@@ -1,0 +1,202 @@
+"""The guest's two threads: one reads what the host sends, the main one does it.
+
+The reader answers at once what may not wait for a running cell (the answers to
+its calls, the list of variables) and passes everything else on, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import sys
+import threading
+from typing import Any, Callable, Dict, NoReturn, Optional
+
+from . import policy, variables, wire
+from .calls import CallFailed, Calls
+from .interrupts import Interrupts
+from .outlet import NoInput, Outlet, Printed
+from .repl import Repl
+from .wire import Frame
+
+_READ_BYTES = 1 << 16
+_FLUSH_MILLISECONDS = 50
+_EXIT_BROKEN_WIRE = 65
+
+
+def main(channel: Any) -> None:
+    """Serve the host at the other end of `channel` until it is gone."""
+    token = _receive_exactly(channel, wire.TOKEN_BYTES)
+    guest = _Guest(channel, token)
+    threading.Thread(target=guest.read, name="reader", daemon=True).start()
+    guest.work()
+
+
+def _receive_exactly(channel: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = channel.receive(size - len(data))
+        if not more:
+            os._exit(0)
+        data += more
+    return data
+
+
+class _Guest:
+    def __init__(self, channel: Any, token: bytes) -> None:
+        self._channel = channel
+        self._decoder = wire.Decoder(token)
+        self._interrupts = Interrupts()
+        self._outlet = Outlet(channel.send, token, self._interrupts)
+        self._calls = Calls(self._outlet)
+        self._work: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._repl: Optional[Repl] = None
+        self._printed_below = _catch_standard_descriptors()
+        self._running = False
+
+    # ---- the reader thread
+
+    def read(self) -> NoReturn:
+        """Take in what the host sends, and what is printed past Python, for ever."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        poll.register(self._printed_below, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll(_FLUSH_MILLISECONDS if self._running else None):
+                if fd == self._printed_below:
+                    self._pass_on_printed()
+                else:
+                    self._take_in()
+            self._flush()
+
+    def _take_in(self) -> None:
+        data = self._channel.receive(_READ_BYTES)
+        if not data:
+            os._exit(0)
+        try:
+            frames = self._decoder.feed(data)
+        except wire.WireError:
+            os._exit(_EXIT_BROKEN_WIRE)
+        for frame in frames:
+            self._dispatch(frame)
+
+    def _dispatch(self, frame: Frame) -> None:
+        if frame.kind == "answer":
+            self._calls.answer(frame.facts["call"], frame.facts.get("problem", ""), frame.body)
+        elif frame.kind == "variables" and self._repl is not None:
+            listed, count = variables.describe_all(self._repl.namespace)
+            self._outlet.frame("reply", id=frame.facts["id"], variables=listed, count=count)
+        else:
+            self._running = self._running or frame.kind == "run"
+            self._work.put(frame)
+
+    def _pass_on_printed(self) -> None:
+        try:
+            data = os.read(self._printed_below, _READ_BYTES)
+        except BlockingIOError:
+            return
+        try:
+            self._outlet.write("out", data.decode("utf-8", "backslashreplace"))
+        except BaseException:
+            pass  # over the limit: what comes this way is dropped, the pipe stays empty
+
+    def _flush(self) -> None:
+        try:
+            self._outlet.flush()
+        except OSError:
+            os._exit(0)
+
+    # ---- the main thread
+
+    def work(self) -> NoReturn:
+        """Do what the host asks, one thing after the other, for ever."""
+        self._interrupts.install()
+        while True:
+            frame = self._work.get()
+            handler: Callable[[Frame], None] = getattr(self, "_do_" + frame.kind)
+            handler(frame)
+
+    def _do_setup(self, frame: Frame) -> None:
+        mode = frame.facts["policy"]
+        missing = "" if mode == "off" or policy.available() else policy.reason()
+        if missing:
+            mode = "off"
+        os.environ.update(frame.facts["environment"])
+        sys.stdin = NoInput()
+        sys.stdout = sys.__stdout__ = Printed(self._outlet, "out")  # type: ignore[misc, assignment]
+        sys.stderr = sys.__stderr__ = Printed(self._outlet, "err")  # type: ignore[misc, assignment]
+        sys.argv = [""]
+        _reseed()
+        self._repl = Repl(self._outlet, self._calls, self._interrupts, mode)
+        facts = {"python": list(sys.version_info[:3]), "policy": mode, "policy_missing": missing}
+        self._outlet.frame("ready", **facts)
+
+    def _do_run(self, frame: Frame) -> None:
+        assert self._repl is not None
+        cell = frame.facts["cell"]
+        self._calls.cell = cell
+        self._outlet.begin_cell(cell, frame.facts["output_bytes"])
+        ran = self._repl.run(cell, frame.body.decode("utf-8", "surrogatepass"))
+        self._calls.forget()
+        self._pass_on_printed()
+        self._running = False
+        self._outlet.frame("ran", cell=cell, threads=threading.active_count() - 2, **ran._asdict())
+
+    def _do_get(self, frame: Frame) -> None:
+        def get(namespace: Dict[str, Any]) -> None:
+            exported = variables.export(namespace[frame.facts["name"]], frame.facts["max_bytes"])
+            self._outlet.frame("reply", exported.body, id=frame.facts["id"], form=exported.form)
+
+        self._on_namespace(frame, get)
+
+    def _do_set(self, frame: Frame) -> None:
+        def put(namespace: Dict[str, Any]) -> None:
+            namespace[frame.facts["name"]] = variables.take(frame.facts["form"], frame.body)
+            self._outlet.frame("reply", id=frame.facts["id"])
+
+        self._on_namespace(frame, put)
+
+    def _do_load(self, frame: Frame) -> None:
+        def load(namespace: Dict[str, Any]) -> None:
+            value = variables.load(frame.facts["path"], frame.facts["form"])
+            namespace[frame.facts["name"]] = value
+            self._outlet.frame("reply", id=frame.facts["id"], length=len(value))
+
+        self._on_namespace(frame, load)
+
+    def _do_delete(self, frame: Frame) -> None:
+        def delete(namespace: Dict[str, Any]) -> None:
+            del namespace[frame.facts["name"]]
+            self._outlet.frame("reply", id=frame.facts["id"])
+
+        self._on_namespace(frame, delete)
+
+    def _on_namespace(self, frame: Frame, act: Callable[[Dict[str, Any]], None]) -> None:
+        """Do something with the variables, and tell the host in its own words why it cannot be done."""
+        assert self._repl is not None
+        try:
+            with self._interrupts.let_in():
+                act(self._repl.namespace)
+        except BaseException as problem:  # the values are the user's, and may do anything
+            self._outlet.frame("reply", id=frame.facts["id"], problem=[type(problem).__name__, str(problem)[:1000]])
+
+
+def _catch_standard_descriptors() -> int:
+    """Point descriptors 1 and 2 at a pipe and return its other end: for what is printed past Python."""
+    reader, writer = os.pipe()
+    for standard in (1, 2):
+        os.dup2(writer, standard)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    return reader
+
+
+def _reseed() -> None:
+    """Give libraries that were loaded before the fork random numbers of their own."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+__all__ = ["CallFailed", "main"]

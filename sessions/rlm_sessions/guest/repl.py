@@ -1,0 +1,167 @@
+"""A cell: compile it, run it, show what came of it.
+
+The namespace is that of the module `__main__`, so that classes, functions and
+everything that looks for their module find it. What runs here may do anything
+to this process; keeping it from the rest of the world is the sandbox's work.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import builtins
+import inspect
+import os
+import sys
+import tokenize
+import types
+import warnings
+from io import StringIO
+from typing import Any, Coroutine, Dict, List, NamedTuple, Optional, Tuple
+
+from . import display, errors, policy, variables
+from .calls import Calls
+from .interrupts import Interrupts
+from .outlet import Outlet
+
+_OURS = os.path.dirname(os.path.abspath(__file__))
+_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+_MAX_CHANGED = 50
+
+
+class Ran(NamedTuple):
+    """What the host is told when a cell is over."""
+
+    error: Optional[Dict[str, Any]]
+    value: Optional[str]
+    exit_code: Optional[str]
+    changed: List[str]
+    removed: List[str]
+
+
+class Repl:
+    """The namespace of one session, and running cells in it."""
+
+    def __init__(self, outlet: Outlet, calls: Calls, interrupts: Interrupts, mode: str) -> None:
+        self.main = types.ModuleType("__main__")
+        self._outlet = outlet
+        self._interrupts = interrupts
+        self._mode: Any = mode
+        self._sources = errors.CellSources()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._shown = 0
+        sys.modules["__main__"] = self.main
+        names = {"call": calls.call, "call_many": calls.call_many, "call_async": calls.call_async}
+        offered = {**vars(builtins), **names, "display": self.display, "exit": _exit, "quit": _exit}
+        self.main.__dict__["__builtins__"] = policy.builtins_for(self._mode, offered)
+        warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+
+    @property
+    def namespace(self) -> Dict[str, Any]:
+        """The variables of the session."""
+        return self.main.__dict__
+
+    def run(self, cell: int, code: str) -> Ran:
+        """Run one cell to its end, whatever that is."""
+        before = variables.named(self.namespace)
+        self._shown = 0
+        error: Optional[Dict[str, Any]] = None
+        value = exit_code = None
+        try:
+            with self._interrupts.let_in():
+                try:
+                    value = self._execute(cell, code)
+                finally:
+                    self._show_figures()
+        except SystemExit as problem:
+            exit_code = "0" if problem.code is None else str(problem.code)[:200]
+        except BaseException as problem:  # a cell may raise anything, and the session goes on
+            error = errors.describe(problem, _OURS)
+        changed, removed = _difference(before, variables.named(self.namespace))
+        return Ran(error, value, exit_code, changed, removed)
+
+    def _execute(self, cell: int, code: str) -> Optional[str]:
+        name = f"<cell {cell}>"
+        self._sources.add(name, code)
+        tree = ast.parse(code, name)
+        tree = policy.check(tree, code, name, self._mode)
+        body, last = _split(tree)
+        if body.body:
+            self._evaluate(compile(body, name, "exec", _AWAIT, dont_inherit=True))
+        if last is None:
+            return None
+        value = self._evaluate(compile(last, name, "eval", _AWAIT, dont_inherit=True))
+        return None if value is None else self._show(value, silent=_ends_with_semicolon(code))
+
+    def _evaluate(self, code: types.CodeType) -> Any:
+        if code.co_flags & inspect.CO_COROUTINE:
+            return self._run_coroutine(eval(code, self.namespace))
+        return eval(code, self.namespace)
+
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        task = self._loop.create_task(coroutine)
+        try:
+            return self._loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            self._loop.run_until_complete(asyncio.wait([task], timeout=1))
+            if task.done() and not task.cancelled():
+                task.exception()  # it is raised here; asyncio need not report it once more
+            raise
+
+    def _show(self, value: Any, *, silent: bool) -> Optional[str]:
+        self.namespace["_"] = value
+        if silent:
+            return None
+        text = display.text_of(value)
+        self._send(display.picture_of(value))
+        return text
+
+    def display(self, *values: Any) -> None:
+        """Show values at once, as the last expression of a cell is shown at its end."""
+        for value in values:
+            picture = display.picture_of(value)
+            if picture is None:
+                self._outlet.write("out", display.text_of(value) + "\n")
+            else:
+                self._send(picture)
+
+    def _show_figures(self) -> None:
+        for figure in display.open_figures():
+            self._send(figure)
+
+    def _send(self, shown: Optional[display.Display]) -> None:
+        if shown is not None and self._shown < display.MAX_DISPLAYS:
+            self._shown += 1
+            self._outlet.frame("display", shown.data, mime=shown.mime)
+
+
+def _split(tree: ast.Module) -> Tuple[ast.Module, Optional[ast.Expression]]:
+    """Return a cell without its last expression, and that expression."""
+    if not tree.body or not isinstance(tree.body[-1], ast.Expr):
+        return tree, None
+    last = tree.body[-1].value
+    return ast.Module(tree.body[:-1], tree.type_ignores), ast.Expression(last)
+
+
+def _ends_with_semicolon(code: str) -> bool:
+    if not code.rstrip().endswith(";") and "#" not in code:
+        return False
+    skipped = (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER, tokenize.DEDENT)
+    tokens = [token for token in tokenize.generate_tokens(StringIO(code).readline) if token.type not in skipped]
+    return bool(tokens) and tokens[-1].string == ";"
+
+
+def _difference(before: Dict[str, Any], after: Dict[str, Any]) -> Tuple[List[str], List[str]]:
+    missing = object()
+    changed = [name[:200] for name, value in after.items() if before.get(name, missing) is not value]
+    removed = [name[:200] for name in before if name not in after]
+    return changed[:_MAX_CHANGED], removed[:_MAX_CHANGED]
+
+
+def _exit(code: Any = None) -> None:
+    """End this cell; the session and its variables stay."""
+    raise SystemExit(code)

@@ -1,0 +1,193 @@
+"""The variables of a session: what there is, and moving values in and out.
+
+Looking never runs code of a value's own class, so that it can be done from
+another thread while a cell runs, and cannot be made to hang.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import sys
+import types
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
+MAX_LISTED = 1_000
+_PREVIEW = 80
+_SAMPLE = 200
+
+_PLAIN = (int, float, complex, bool, str, bytes, bytearray, type(None))
+_MANY = (list, tuple, set, frozenset, dict)
+
+
+class Exported(NamedTuple):
+    """A value as bytes: `form` says how to read them, "repr" that they only describe it."""
+
+    form: str
+    body: bytes
+
+
+class TooLarge(Exception):
+    """The value is larger than asked for."""
+
+
+def named(namespace: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the variables that cells have made."""
+    return {name: value for name, value in namespace.copy().items() if type(name) is str and not _is_hidden(name)}
+
+
+def _is_hidden(name: str) -> bool:
+    return name == "_" or (name.startswith("__") and name.endswith("__"))
+
+
+def describe_all(namespace: Dict[str, Any]) -> Tuple[List[List[Any]], int]:
+    """Return name, type, size and preview of the first variables, and how many there are in all."""
+    found = named(namespace)
+    names = sorted(found)[:MAX_LISTED]
+    return [[name[:200], type_name(found[name]), size_of(found[name]), preview(found[name])] for name in names], len(found)
+
+
+def type_name(value: Any) -> str:
+    """Return the name of a value's class, with its module where that says more."""
+    kind = type(value)
+    module = type.__getattribute__(kind, "__module__")
+    name = type.__getattribute__(kind, "__qualname__")
+    if not isinstance(module, str) or module in ("builtins", "__main__"):
+        return str(name)[:100]
+    return f"{module.partition('.')[0]}.{name}"[:100]
+
+
+def size_of(value: Any) -> int:
+    """Return about how many bytes `value` holds; long containers are judged by their beginning."""
+    kind = type(value)
+    if kind in _MANY:
+        return _size_of_many(value)
+    if kind in _PLAIN:
+        return sys.getsizeof(value)
+    if _is_from(kind, "numpy") and kind.__name__ == "ndarray":
+        return int(value.nbytes)
+    if _is_from(kind, "pandas") and kind.__name__ in ("DataFrame", "Series"):
+        used = value.memory_usage(index=True)
+        return int(used if kind.__name__ == "Series" else used.sum())
+    return object.__sizeof__(value)
+
+
+def _size_of_many(value: Any) -> int:
+    size = sys.getsizeof(value)
+    sample = [sys.getsizeof(item) for item in _first_items(value) if type(item) in _PLAIN + _MANY]
+    return size + (sum(sample) * len(value) // max(len(sample), 1) if sample else 0)
+
+
+def _first_items(value: Any) -> Iterator[Any]:
+    try:
+        for index, item in enumerate(value.values() if isinstance(value, dict) else value):
+            if index >= _SAMPLE:
+                return
+            yield item
+    except RuntimeError:
+        return  # another thread changed it meanwhile
+
+
+def preview(value: Any) -> str:
+    """Return a few characters that tell what `value` is."""
+    kind = type(value)
+    if kind in (str, bytes, bytearray):
+        return _cut(repr(value[:_PREVIEW]), len(value) > _PREVIEW)
+    if kind is int and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    if kind in _PLAIN:
+        return repr(value)
+    if kind in _MANY:
+        return _preview_of_many(value)
+    if _is_from(kind, "numpy", "pandas", "polars") and kind.__name__ in ("ndarray", "DataFrame", "Series"):
+        shape = " x ".join(str(n) for n in value.shape)
+        return f"{kind.__name__} {shape}" + (f" {value.dtype}" if hasattr(value, "dtype") else "")
+    if isinstance(value, (types.FunctionType, type)):
+        return f"{'class' if isinstance(value, type) else 'function'} {value.__name__}"
+    if kind is types.ModuleType or isinstance(value, types.ModuleType):
+        return f"module {types.ModuleType.__getattribute__(value, '__name__')}"
+    return f"<{type_name(value)}>"
+
+
+def _preview_of_many(value: Any) -> str:
+    shown: List[str] = []
+    pairs = list(value.items()) if kind_is_small_dict(value) else []
+    items = [f"{_leaf(k)}: {_leaf(v)}" for k, v in pairs[:4]] or [_leaf(item) for item in list(_first_items(value))[:4]]
+    for item in items:
+        shown.append(item)
+        if sum(map(len, shown)) > _PREVIEW:
+            break
+    more = ", ..." if len(value) > len(shown) else ""
+    left, right = {"list": "[]", "tuple": "()"}.get(type(value).__name__, "{}")
+    return f"{left}{', '.join(shown)}{more}{right}  # {len(value)} items"
+
+
+def kind_is_small_dict(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) <= _SAMPLE
+
+
+def _leaf(value: Any) -> str:
+    if type(value) in (str, bytes, bytearray):
+        return _cut(repr(value[:20]), len(value) > 20)
+    if type(value) in _PLAIN and not (type(value) is int and value.bit_length() > 64):
+        return repr(value)
+    return f"<{type_name(value)}>"
+
+
+def _cut(text: str, cut: bool) -> str:
+    return text + "..." if cut else text
+
+
+def _is_from(kind: type, *packages: str) -> bool:
+    module = type.__getattribute__(kind, "__module__")
+    return isinstance(module, str) and module.partition(".")[0] in packages
+
+
+def export(value: Any, max_bytes: int) -> Exported:
+    """Return `value` as bytes: exact where it is text, bytes or plain data, else only described."""
+    if type(value) is str:
+        return _checked("text", value.encode("utf-8", "surrogatepass"), max_bytes)
+    if type(value) in (bytes, bytearray):
+        return _checked("bytes", bytes(value), max_bytes)
+    if _is_json(value, 0):
+        return _checked("json", json.dumps(value).encode(), max_bytes)
+    text = repr(value)
+    return _checked("repr", text.encode("utf-8", "backslashreplace"), max_bytes)
+
+
+def _checked(form: str, body: bytes, max_bytes: int) -> Exported:
+    if len(body) > max_bytes:
+        raise TooLarge(f"the value has {len(body)} bytes, and {max_bytes} were asked for at most")
+    return Exported(form, body)
+
+
+def _is_json(value: Any, depth: int) -> bool:
+    """Return whether JSON gives back exactly this value."""
+    if value is None or type(value) in (bool, str, int):
+        return True
+    if type(value) is float:
+        return math.isfinite(value)
+    if depth > 100:
+        return False
+    if type(value) is list:
+        return all(_is_json(item, depth + 1) for item in value)
+    return type(value) is dict and all(type(k) is str and _is_json(v, depth + 1) for k, v in value.items())
+
+
+def take(form: str, body: bytes) -> Any:
+    """Return the value that `body` stands for."""
+    if form == "text":
+        return body.decode("utf-8", "surrogatepass")
+    return body if form == "bytes" else json.loads(body)
+
+
+def load(path: str, form: str) -> Any:
+    """Return the content of a file: as exact bytes, or as text in which every byte is kept."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            data: Any = file.read()  # truly empty, or a file that does not tell its size
+            return data if form == "bytes" else data.decode("utf-8", "surrogateescape")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content[:] if form == "bytes" else str(content, "utf-8", "surrogateescape")  # type: ignore[arg-type]

@@ -1,0 +1,161 @@
+"""What comes of a cell, as values. Everything a guest says is checked on its way in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from rlm_sandboxes import Limits
+
+from .guest.wire import WireError
+
+Form: TypeAlias = Literal["text", "bytes", "json"]
+
+
+@dataclass(frozen=True)
+class Display:
+    """Something to look at: a picture, or Markdown."""
+
+    mime: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CellError:
+    """Why a cell did not run to its end.
+
+    `limit` names the field of `Limits` that ended it, if one did.
+    """
+
+    name: str
+    message: str
+    traceback: str = field(default="", repr=False)
+    limit: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}" if self.message else self.name
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came of one cell.
+
+    `output` is what was printed, its middle left out where it is long; `output_characters` counts
+    all of it. `value` is the last expression as a REPL would show it. `lost` means that the
+    session ended with this cell and its variables are gone.
+    """
+
+    cell: int
+    output: str = ""
+    output_characters: int = 0
+    left_out: int = 0
+    value: str | None = None
+    displays: tuple[Display, ...] = ()
+    error: CellError | None = None
+    exit_code: str | None = None
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    lost: bool = False
+    duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of a session, without its value."""
+
+    name: str
+    type: str
+    size_bytes: int
+    preview: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a variable as bytes.
+
+    `form` is "text" (UTF-8, lone surrogates kept), "bytes", "json", or "repr" where the bytes
+    only describe a value that none of these can carry exactly.
+    """
+
+    form: str
+    body: bytes = field(repr=False)
+
+    def text(self) -> str:
+        """Return the bytes as text."""
+        return self.body.decode("utf-8", "surrogatepass")
+
+
+def text_of(facts: dict[str, Any], key: str, *, most: int) -> str:
+    """Return a text that a guest sent, cut to what may be held."""
+    value = facts.get(key)
+    if not isinstance(value, str):
+        raise WireError(f"{key} is not text")
+    return value[:most]
+
+
+def optional_text(facts: dict[str, Any], key: str, *, most: int) -> str | None:
+    """Return a text that a guest sent, or None where it sent none."""
+    return None if facts.get(key) is None else text_of(facts, key, most=most)
+
+
+def number_of(facts: dict[str, Any], key: str) -> int:
+    """Return a whole number that a guest sent."""
+    value = facts.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise WireError(f"{key} is not a number")
+    return value
+
+
+def texts_of(facts: dict[str, Any], key: str, *, most: int) -> tuple[str, ...]:
+    """Return a list of short texts that a guest sent."""
+    value = facts.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise WireError(f"{key} is not a list of texts")
+    return tuple(str(item)[:200] for item in value[:most])
+
+
+def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:
+    """Return the error of a cell as its guest told it, with advice where a limit caused it."""
+    told = facts.get("error")
+    if told is None:
+        return None
+    if not isinstance(told, dict):
+        raise WireError("error is not a mapping")
+    limit = optional_text(told, "limit", most=40)
+    limit = limit if limit in Limits.__dataclass_fields__ else None
+    message = text_of(told, "message", most=8_000)
+    return CellError(
+        name=text_of(told, "name", most=200),
+        message=f"{message}{message and ' '}{advice(limit, limits)}" if limit else message,
+        traceback=text_of(told, "traceback", most=32_000),
+        limit=limit,
+    )
+
+
+_ADVICE = {
+    "output_bytes": "The cell printed more than output_bytes = {0} allows, and was ended there.",
+    "memory_bytes": "The cell needed more memory than memory_bytes = {0} allows.",
+    "file_bytes": "A file grew beyond file_bytes = {0}.",
+    "scratch_bytes": "The scratch folder is full: scratch_bytes = {0}.",
+    "open_files": "Too many files are open: open_files = {0}.",
+    "threads": "No more threads can be started: threads = {0}.",
+    "processes": "No more processes can be started: processes = {0}.",
+    "network": "Code here has no network: network = {0}.",
+    "files": 'With files = "{0}", code here sees {1}; it writes to its scratch folder (tempfile.gettempdir()).',
+    "wall_seconds": "The cell ran longer than wall_seconds = {0} and was stopped.",
+    "cpu_seconds": "The cell used more processor time than cpu_seconds = {0} and was stopped.",
+}
+
+_SEEN = {
+    "none": "no file of the project",
+    "read": "only the project's folder, and that read-only",
+    "write": "only the project's folder, which it may change",
+}
+
+
+def advice(limit: str, limits: Limits) -> str:
+    """Return which limit was reached, and how to raise it."""
+    value = getattr(limits, limit)
+    opened = {"network": "True", "files": '"write"'}.get(limit, "...")
+    said = _ADVICE[limit].format(value, _SEEN[limits.files])
+    return f"{said} To allow more, open the session with Limits({limit}={opened})."

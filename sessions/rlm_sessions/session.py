@@ -1,0 +1,524 @@
+"""A session: one guest in a sandbox, and the variables in it.
+
+The guest runs code that nobody has read, so everything that comes from it is
+checked, bounded, and at worst ends this one session. Nothing of it is ever
+unpickled, evaluated or imported here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import anyio
+import anyio.abc
+
+from rlm_sandboxes import (
+    Isolation,
+    Layer,
+    Limits,
+    Package,
+    Process,
+    ProcessEnded,
+    Program,
+    Sandbox,
+    StartFailed,
+)
+
+from .errors import SessionEnded, TooWeak, VariableError, VariableNotFound
+from .guest import wire
+from .guest.wire import Decoder, Frame, WireError, encode
+from .output import Output
+from .results import (
+    CellError,
+    CellResult,
+    Display,
+    Form,
+    Value,
+    Variable,
+    advice,
+    error_of,
+    number_of,
+    optional_text,
+    text_of,
+    texts_of,
+)
+
+Policy: TypeAlias = Literal["auto", "off", "permissive", "strict"]
+Answer: TypeAlias = Callable[[str, Any], Awaitable[Any]]
+OnOutput: TypeAlias = Callable[[str, str], Awaitable[None]]
+
+SHOWN_CHARACTERS = 20_000
+MAX_VALUE_BYTES = 16 * 1024 * 1024
+
+_MAX_FRAME_BODY = 32 * 1024 * 1024
+_MAX_DISPLAYS, _MAX_DISPLAY_BYTES = 20, 32 * 1024 * 1024
+_MAX_CALLS_WAITING = 10_000
+_READY_SECONDS = 30.0
+_FIRST_LOOK_SECONDS = 0.05  # cells shorter than this are not looked at; their processor time is small
+_MEMORY_LOOK_SECONDS = 0.1
+_IDLE_SECONDS = 0.5
+_GUEST_THREADS = 2
+_LISTING_SECONDS = 1.0
+
+
+def guest_program() -> Program:
+    """Return the guest, as a sandbox starts it, with the library its language policy stands on."""
+    package = Package("rlm_guest", Path(__file__).parent / "guest")
+    found = importlib.util.find_spec("RestrictedPython")
+    folders = list(found.submodule_search_locations or ()) if found else []
+    return Program(package, "rlm_guest.main:main", tuple(Package("RestrictedPython", Path(f)) for f in folders[:1]))
+
+
+@asynccontextmanager
+async def open_session(
+    sandbox: Sandbox,
+    *,
+    project: Path | None = None,
+    limits: Limits | None = None,
+    policy: Policy = "auto",
+    answer: Answer | None = None,
+    shown_characters: int = SHOWN_CHARACTERS,
+) -> AsyncIterator[Session]:
+    """Open a session in `sandbox` for the folder `project`, or for none.
+
+    `policy` is the language policy: "auto" is permissive behind strong walls and strict behind
+    weak ones. `answer` is asked whatever code in a cell asks by `call(name, payload)`.
+    """
+    limits = limits or Limits()
+    async with sandbox.start(guest_program(), project, limits) as process:
+        session = Session(process, limits, answer, shown_characters)
+        async with anyio.create_task_group() as tasks:
+            try:
+                await session.begin(policy)
+                tasks.start_soon(session.listen)
+                tasks.start_soon(session.rest_when_idle)
+                yield session
+            finally:
+                tasks.cancel_scope.cancel()
+
+
+class Session:
+    """One guest and its variables. `open_session` makes one.
+
+    One cell runs at a time; whoever comes meanwhile waits in line.
+    """
+
+    def __init__(self, process: Process, limits: Limits, answer: Answer | None, shown_characters: int) -> None:
+        self.limits = limits
+        self.isolation: Isolation = process.isolation
+        self.python: tuple[int, ...] = ()
+        self._process = process
+        self._answer = answer
+        self._shown_characters = shown_characters
+        self._token = secrets.token_bytes(wire.TOKEN_BYTES)
+        self._decoder = Decoder(self._token, max_body=_MAX_FRAME_BODY)
+        self._line = anyio.Lock()
+        self._sending = anyio.Lock()
+        self._numbers = 0
+        self._cell: _Cell | None = None
+        self._late = Output(shown_characters)
+        self._replies: dict[int, _Reply] = {}
+        self._listed: list[Variable] = []
+        self._ended: SessionEnded | None = None
+        self._paused = False
+        self._stirred = anyio.Event()
+
+    # ---- beginning and ending
+
+    async def begin(self, policy: Policy) -> None:
+        """Tell the guest what it is to be, and hear that it is ready."""
+        strong = self._process.isolation.strong
+        mode = policy if policy != "auto" else "permissive" if strong else "strict"
+        setup = Frame("setup", {"policy": mode, "environment": {"MPLBACKEND": "agg"}})
+        try:
+            with anyio.fail_after(_READY_SECONDS):
+                await self._process.send(self._token + encode(self._token, setup))
+                ready = await self._first_frame()
+        except TimeoutError:
+            raise StartFailed(f"The guest was not ready within {_READY_SECONDS:.0f} seconds.") from None
+        except (ProcessEnded, WireError) as problem:
+            raise StartFailed(f"The guest did not come up: {problem}") from problem
+        missing = text_of(ready.facts, "policy_missing", most=500)
+        if missing and not strong:
+            raise TooWeak(str(self._process.isolation), missing)
+        held = Layer(f"policy({mode})", mode != "off" and not missing, missing or "switched off")
+        self.isolation = Isolation((*self._process.isolation.layers, held), strong=strong)
+        self.python = tuple(n for n in ready.facts.get("python", []) if isinstance(n, int))
+
+    async def _first_frame(self) -> Frame:
+        while True:
+            for frame in self._decoder.feed(await self._process.receive()):
+                if frame.kind != "ready":
+                    raise WireError("the guest did not say that it is ready")
+                return frame
+
+    async def listen(self) -> None:
+        """Take in what the guest sends until it is gone."""
+        try:
+            while True:
+                for frame in self._decoder.feed(await self._process.receive()):
+                    await self._take(frame)
+        except ProcessEnded as problem:
+            self._end(f"the guest {str(problem).removeprefix('The program in the sandbox ').rstrip('.')}")
+        except WireError as problem:
+            with anyio.CancelScope(shield=True):
+                await self._process.kill()
+            self._end(f"its guest broke the protocol ({problem})")
+
+    def _end(self, reason: str) -> None:
+        self._ended = self._ended or SessionEnded(reason)
+        if self._cell is not None:
+            self._cell.done.set()
+        for reply in self._replies.values():
+            reply.done.set()
+
+    async def _send(self, frame: Frame) -> None:
+        data = encode(self._token, frame)
+        async with self._sending:
+            if self._ended is not None:
+                raise self._ended
+            try:
+                if self._paused:
+                    await self._process.resume()
+                    self._paused = False
+                await self._process.send(data)
+            except ProcessEnded:
+                raise self._ended or SessionEnded("the guest is gone") from None
+
+    # ---- what the guest sends
+
+    async def _take(self, frame: Frame) -> None:
+        take = getattr(self, f"_take_{frame.kind}", None)
+        if take is None:
+            raise WireError(f"a frame of an unknown kind {frame.kind[:40]!r} came in")
+        await take(frame)
+
+    async def _take_output(self, frame: Frame) -> None:
+        text = frame.body.decode("utf-8", "backslashreplace")
+        cell = self._cell
+        if cell is None or number_of(frame.facts, "cell") != cell.number:
+            self._late.add(text)
+            return
+        cell.output.add(text)
+        if cell.output.characters > 2 * self.limits.output_bytes + 1024 * 1024:
+            raise WireError("it printed on beyond output_bytes")
+        if cell.on_output is not None:
+            await cell.on_output(text_of(frame.facts, "stream", most=8), text)
+
+    async def _take_display(self, frame: Frame) -> None:
+        cell = self._cell
+        if cell is None:
+            return
+        size = len(frame.body) + sum(len(shown.data) for shown in cell.displays)
+        if len(cell.displays) < _MAX_DISPLAYS and size <= _MAX_DISPLAY_BYTES:
+            cell.displays.append(Display(text_of(frame.facts, "mime", most=60), frame.body))
+
+    async def _take_call(self, frame: Frame) -> None:
+        number, name = number_of(frame.facts, "call"), text_of(frame.facts, "name", most=200)
+        cell = self._cell
+        if cell is None or number_of(frame.facts, "cell") != cell.number:
+            return
+        if cell.calls_waiting >= _MAX_CALLS_WAITING:
+            problem = f"more than {_MAX_CALLS_WAITING} calls wait already"
+            await self._send(_answer_frame(number, "TooManyCalls", problem))
+            return
+        cell.calls_waiting += 1
+        cell.tasks.start_soon(self._serve_call, cell, number, name, frame.body)
+
+    async def _serve_call(self, cell: _Cell, number: int, name: str, body: bytes) -> None:
+        try:
+            answer = await self._ask(number, name, body)
+            await self._send(answer)
+        except SessionEnded:
+            return
+        finally:
+            cell.calls_waiting -= 1
+
+    async def _ask(self, number: int, name: str, body: bytes) -> Frame:
+        if self._answer is None:
+            return _answer_frame(number, "NobodyAnswers", "nobody answers calls in this session")
+        try:
+            payload = json.loads(body)
+        except (ValueError, RecursionError):
+            return _answer_frame(number, "ValueError", "the payload of the call is not JSON")
+        try:
+            return _answer_frame(number, "", await self._answer(name, payload))
+        except Exception as problem:  # whatever an answerer raises belongs to who asked
+            return _answer_frame(number, type(problem).__name__, str(problem))
+
+    async def _take_ran(self, frame: Frame) -> None:
+        cell = self._cell
+        if cell is None or number_of(frame.facts, "cell") != cell.number:
+            raise WireError("a cell ended that was not running")
+        cell.facts = frame.facts
+        cell.done.set()
+
+    async def _take_reply(self, frame: Frame) -> None:
+        reply = self._replies.get(number_of(frame.facts, "id"))
+        if reply is not None:
+            reply.frame = frame
+            reply.done.set()
+
+    # ---- cells
+
+    async def run(self, code: str, *, on_output: OnOutput | None = None) -> CellResult:
+        """Run one cell and return what came of it.
+
+        Raise `SessionEnded` if the session was over before. A caller that is cancelled
+        interrupts the cell; the session and its variables stay.
+        """
+        async with self._line:
+            if self._ended is not None:
+                raise self._ended
+            self._numbers += 1
+            cell = _Cell(self._numbers, Output(self._shown_characters), on_output)
+            cell.output.add(self._take_late())
+            self._cell = cell
+            try:
+                await self._run(cell, code)
+                return self._result(cell)
+            finally:
+                self._cell = None
+                self._stirred.set()
+
+    def _take_late(self) -> str:
+        text, self._late = self._late.text(), Output(self._shown_characters)
+        return text
+
+    async def _run(self, cell: _Cell, code: str) -> None:
+        body = code.encode("utf-8", "surrogatepass")
+        facts = {"cell": cell.number, "output_bytes": self.limits.output_bytes}
+        async with anyio.create_task_group() as cell.tasks:
+            try:
+                await self._send(Frame("run", facts, body))
+                cell.tasks.start_soon(self._watch, cell)
+                with anyio.move_on_after(self.limits.wall_seconds):
+                    await cell.done.wait()
+                if not cell.done.is_set():
+                    await self._stop(cell, "wall_seconds")
+            finally:
+                if not cell.done.is_set() and self._ended is None:
+                    with anyio.CancelScope(shield=True):
+                        await self._stop(cell, None)
+                cell.tasks.cancel_scope.cancel()
+
+    async def _stop(self, cell: _Cell, limit: str | None) -> None:
+        """Interrupt the cell and, if it does not stop in time, kill the guest."""
+        cell.limit = limit
+        end = anyio.current_time() + self.limits.grace_seconds
+        while not cell.done.is_set() and anyio.current_time() < end:
+            await self._process.interrupt()
+            with anyio.move_on_at(min(end, anyio.current_time() + max(0.1, self.limits.grace_seconds / 4))):
+                await cell.done.wait()
+        if not cell.done.is_set():
+            seconds = self.limits.grace_seconds
+            self._ended = SessionEnded(f"a cell did not stop within grace_seconds = {seconds} and was killed")
+            await self._process.kill()
+            self._end("killed")
+
+    async def _watch(self, cell: _Cell) -> None:
+        """Keep an eye on what the kernel does not limit by itself: processor time, and memory of several processes."""
+        await anyio.sleep(_FIRST_LOOK_SECONDS)
+        try:
+            before = (await self._process.usage()).cpu_seconds
+            left = self.limits.cpu_seconds
+            while left > 0:
+                most = _MEMORY_LOOK_SECONDS if self.limits.processes else math.inf
+                await anyio.sleep(min(most, max(0.02, left / (os.cpu_count() or 1))))
+                usage = await self._process.usage()
+                left = self.limits.cpu_seconds - (usage.cpu_seconds - before)
+                if self.limits.processes and usage.memory_bytes > self.limits.memory_bytes:
+                    await self._stop(cell, "memory_bytes")
+                    return
+            await self._stop(cell, "cpu_seconds")
+        except ProcessEnded:
+            return
+
+    async def interrupt(self) -> bool:
+        """Interrupt the running cell, as Ctrl-C would; return False if none runs."""
+        if self._cell is None or self._ended is not None:
+            return False
+        await self._process.interrupt()
+        return True
+
+    async def rest_when_idle(self) -> None:
+        """Pause a guest in which threads went on after its cell, until it is needed again."""
+        while self._ended is None:
+            await self._stirred.wait()
+            self._stirred = anyio.Event()
+            with anyio.move_on_after(_IDLE_SECONDS):
+                await self._stirred.wait()
+                continue
+            try:
+                if self._line.statistics().locked or (await self._process.usage()).threads <= _GUEST_THREADS:
+                    continue
+                async with self._sending:
+                    if not self._line.statistics().locked and not self._replies:
+                        self._paused = True
+                        await self._process.pause()
+            except ProcessEnded:
+                return
+
+    def _result(self, cell: _Cell) -> CellResult:
+        facts = cell.facts
+        lost = facts is None
+        facts = facts or {"changed": [], "removed": []}
+        try:
+            return CellResult(
+                cell=cell.number,
+                output=cell.output.text(),
+                output_characters=cell.output.characters,
+                left_out=cell.output.left_out,
+                value=optional_text(facts, "value", most=100_000),
+                displays=tuple(cell.displays),
+                error=self._error(cell, facts, lost=lost),
+                exit_code=optional_text(facts, "exit_code", most=200),
+                changed=texts_of(facts, "changed", most=100),
+                removed=texts_of(facts, "removed", most=100),
+                lost=lost,
+                duration_seconds=time.monotonic() - cell.began,
+            )
+        except WireError as problem:
+            self._end(f"its guest broke the protocol ({problem})")
+            assert self._ended is not None
+            raise self._ended from problem
+
+    def _error(self, cell: _Cell, facts: dict[str, Any], *, lost: bool) -> CellError | None:
+        told = error_of(facts, self.limits)
+        if lost:
+            reason = self._ended.reason if self._ended else "its guest is gone"
+            said = f"{advice(cell.limit, self.limits)} " if cell.limit else ""
+            return CellError("SessionLost", f"{said}The session and its variables are lost: {reason}.", "", cell.limit)
+        if cell.limit and told is not None:
+            message = f"{advice(cell.limit, self.limits)} The session and its variables are kept."
+            return CellError("LimitReached", message, told.traceback, cell.limit)
+        return told
+
+    # ---- variables
+
+    async def variables(self) -> list[Variable]:
+        """Return what variables there are, without waiting for a running cell.
+
+        Where a cell keeps the interpreter to itself, what was known last is returned.
+        """
+        with anyio.move_on_after(_LISTING_SECONDS):
+            reply = await self._request("", "variables", {})
+            self._listed = [_variable(item) for item in reply.facts.get("variables", [])]
+        return list(self._listed)
+
+    async def get(self, name: str, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+        """Return the value of a variable, exactly where that can be."""
+        async with self._line:
+            reply = await self._request(name, "get", {"name": name, "max_bytes": max_bytes})
+        return Value(text_of(reply.facts, "form", most=10), reply.body)
+
+    async def set(self, name: str, value: Any) -> None:
+        """Set a variable to text, bytes, or plain data that JSON can carry."""
+        form: Form = "text" if isinstance(value, str) else "bytes" if isinstance(value, bytes) else "json"
+        body = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        body = body if isinstance(body, bytes) else json.dumps(value).encode()
+        if len(body) > wire.MAX_BODY_BYTES:
+            much = f"{len(body)} bytes are more than the {wire.MAX_BODY_BYTES} that can be sent; load it from a file"
+            raise VariableError(name, "TooLarge", much)
+        async with self._line:
+            await self._request(name, "set", {"name": _checked_name(name), "form": form}, body)
+
+    async def load(self, name: str, path: Path, *, form: Literal["text", "bytes"] = "text") -> int:
+        """Have the guest read a file into a variable; return its length.
+
+        The file must be visible inside the sandbox. No byte of it passes through here, and every
+        byte is kept: what is no UTF-8 becomes lone surrogates, as `errors="surrogateescape"` says.
+        """
+        facts = {"name": _checked_name(name), "path": str(path), "form": form}
+        async with self._line:
+            reply = await self._request(name, "load", facts)
+        return number_of(reply.facts, "length")
+
+    async def delete(self, name: str) -> None:
+        """Delete a variable."""
+        async with self._line:
+            await self._request(name, "delete", {"name": name})
+
+    async def _request(self, name: str, kind: str, facts: dict[str, Any], body: bytes = b"") -> Frame:
+        self._numbers += 1
+        number, reply = self._numbers, _Reply()
+        self._replies[number] = reply
+        try:
+            await self._send(Frame(kind, {"id": number, **facts}, body))
+            with anyio.move_on_after(self.limits.wall_seconds):
+                await reply.done.wait()
+        finally:
+            del self._replies[number]
+            self._stirred.set()
+        if reply.frame is None:
+            raise self._ended or VariableError(name, "TimeoutError", "the guest did not answer in time")
+        problem = reply.frame.facts.get("problem")
+        if problem is not None:
+            raise _variable_error(name, problem)
+        return reply.frame
+
+
+class _Cell:
+    """A cell at work."""
+
+    def __init__(self, number: int, output: Output, on_output: OnOutput | None) -> None:
+        self.number = number
+        self.output = output
+        self.on_output = on_output
+        self.displays: list[Display] = []
+        self.calls_waiting = 0
+        self.began = time.monotonic()
+        self.done = anyio.Event()
+        self.facts: dict[str, Any] | None = None
+        self.limit: str | None = None
+        self.tasks: anyio.abc.TaskGroup
+
+
+class _Reply:
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.frame: Frame | None = None
+
+
+def _answer_frame(number: int, problem: str, content: Any) -> Frame:
+    try:
+        body = json.dumps(content).encode()
+    except (TypeError, ValueError, RecursionError) as wrong:
+        problem, body = "TypeError", json.dumps(f"the answer cannot be sent: {wrong}").encode()
+    return Frame("answer", {"call": number, "problem": problem}, body)
+
+
+def _checked_name(name: str) -> str:
+    if not name.isidentifier():
+        raise VariableError(name, "ValueError", "a variable's name must be a Python identifier")
+    return name
+
+
+def _variable(item: Any) -> Variable:
+    if not isinstance(item, list) or len(item) != 4:
+        raise WireError("a variable is not described as it should be")
+    facts = dict(zip(("name", "type", "size", "preview"), item, strict=True))
+    return Variable(
+        text_of(facts, "name", most=200),
+        text_of(facts, "type", most=200),
+        number_of(facts, "size"),
+        text_of(facts, "preview", most=400),
+    )
+
+
+def _variable_error(name: str, problem: Any) -> VariableError:
+    if not isinstance(problem, list) or len(problem) != 2:
+        raise WireError("a problem is not described as it should be")
+    kind, message = str(problem[0])[:100], str(problem[1])[:2000]
+    if kind == "KeyError":
+        return VariableNotFound(name)
+    return VariableError(name, kind, message)
