@@ -63,7 +63,9 @@ class LinuxSandbox:
 
     @asynccontextmanager
     async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncIterator[Process]:
-        interpreter = await anyio.to_thread.run_sync(self._find_interpreter, workdir)
+        interpreter = own_interpreter()
+        if self._python is not None:
+            interpreter = await anyio.to_thread.run_sync(find_interpreter, self._python, workdir)
         zygote = await self._zygote(program, interpreter, limits)
         if limits.processes and zygote.namespaces["pidns"]:
             reason = zygote.namespaces["pidns"]
@@ -77,9 +79,6 @@ class LinuxSandbox:
             finally:
                 with anyio.CancelScope(shield=True):
                     await process.close()
-
-    def _find_interpreter(self, workdir: Path | None) -> Interpreter:
-        return own_interpreter() if self._python is None else find_interpreter(self._python, workdir)
 
     async def _await_report(self, process: LocalProcess, interpreter: Interpreter) -> None:
         try:
@@ -127,7 +126,7 @@ class LinuxSandbox:
             "layers": sorted(self._layers),
             "workdir": None if workdir is None or limits.files == "none" else str(workdir.resolve()),
             "scratch": scratch,
-            "site": interpreter.site,
+            "site": interpreter.site if foreign else (),
             "environment": {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
             "execute": execute,
         }

@@ -29,6 +29,7 @@ def main(channel: Any) -> None:
     """Serve the host at the other end of `channel` until it is gone."""
     token = _receive_exactly(channel, wire.TOKEN_BYTES)
     guest = _Guest(channel, token)
+    guest.begin()
     threading.Thread(target=guest.read, name="reader", daemon=True).start()
     guest.work()
 
@@ -54,6 +55,29 @@ class _Guest:
         self._repl: Optional[Repl] = None
         self._printed_below = _catch_standard_descriptors()
         self._running = False
+
+    def begin(self) -> None:
+        """Become what the host's first frame says."""
+        while self._repl is None:
+            self._take_in()
+            while self._repl is None and not self._work.empty():
+                self._set_up(self._work.get())
+
+    def _set_up(self, frame: Frame) -> None:
+        self._interrupts.install()
+        mode = frame.facts["policy"]
+        missing = "" if mode == "off" or policy.available() else policy.reason()
+        if missing:
+            mode = "off"
+        os.environ.update(frame.facts["environment"])
+        sys.stdin = NoInput()
+        sys.stdout = sys.__stdout__ = Printed(self._outlet, "out")  # type: ignore[misc, assignment]
+        sys.stderr = sys.__stderr__ = Printed(self._outlet, "err")  # type: ignore[misc, assignment]
+        sys.argv = [""]
+        _reseed()
+        self._repl = Repl(self._outlet, self._calls, self._interrupts, mode)
+        facts = {"python": list(sys.version_info[:3]), "policy": mode, "policy_missing": missing}
+        self._outlet.frame("ready", **facts)
 
     # ---- the reader thread
 
@@ -111,26 +135,10 @@ class _Guest:
 
     def work(self) -> NoReturn:
         """Do what the host asks, one thing after the other, for ever."""
-        self._interrupts.install()
         while True:
             frame = self._work.get()
             handler: Callable[[Frame], None] = getattr(self, "_do_" + frame.kind)
             handler(frame)
-
-    def _do_setup(self, frame: Frame) -> None:
-        mode = frame.facts["policy"]
-        missing = "" if mode == "off" or policy.available() else policy.reason()
-        if missing:
-            mode = "off"
-        os.environ.update(frame.facts["environment"])
-        sys.stdin = NoInput()
-        sys.stdout = sys.__stdout__ = Printed(self._outlet, "out")  # type: ignore[misc, assignment]
-        sys.stderr = sys.__stderr__ = Printed(self._outlet, "err")  # type: ignore[misc, assignment]
-        sys.argv = [""]
-        _reseed()
-        self._repl = Repl(self._outlet, self._calls, self._interrupts, mode)
-        facts = {"python": list(sys.version_info[:3]), "policy": mode, "policy_missing": missing}
-        self._outlet.frame("ready", **facts)
 
     def _do_run(self, frame: Frame) -> None:
         assert self._repl is not None

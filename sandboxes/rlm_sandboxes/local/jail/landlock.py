@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import lru_cache
 from typing import Iterable
 
 from . import system
@@ -27,6 +28,7 @@ _NET_TCP = 0b11  # bind and connect, since version 4
 _SCOPE = 0b11  # abstract unix sockets and signals, since version 6
 
 
+@lru_cache(maxsize=1)
 def version() -> int:
     """Return which version of Landlock the kernel offers, 0 for none."""
     try:
@@ -59,9 +61,12 @@ def restrict(readable: Iterable[str], writable: Iterable[str], *, network: bool)
 def _create(handled: int, found: int, network: bool) -> int:
     tcp = _NET_TCP if found >= 4 and not network else 0
     scope = _SCOPE if found >= 6 else 0
-    fields = (ctypes.c_uint64 * 3)(handled, tcp, scope)
+    fields = _Attributes(handled, tcp, scope)
     size = 8 if found < 4 else 16 if found < 6 else 24
     return system.syscall(_CREATE_RULESET, ctypes.byref(fields), size, 0)
+
+
+_Attributes = ctypes.c_uint64 * 3
 
 
 class _PathBeneath(ctypes.Structure):

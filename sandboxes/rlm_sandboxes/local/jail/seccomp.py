@@ -17,6 +17,8 @@ import ctypes
 import errno
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Tuple
 
 from . import system
 from .system import number
@@ -71,12 +73,15 @@ _F_DUPFD, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_DUPFD_CLOEXEC = 0, 8, 10, 15, 1
 _F_NOTIFY, _F_SETPIPE_SZ = 1026, 1031
 
 
+#: Stands for the secret in a filter that is made beforehand.
+_SECRET = 0x5EC12E7A_5EC12E7B
+
+
 @dataclass(frozen=True)
 class Rules:
-    """What the filter must know: the channel, the secret of it, and what the limits open."""
+    """What the filter must know: the channel, and what the limits open."""
 
     channel: int
-    secret: int
     processes: bool = False
     execute: bool = False
     network: bool = False
@@ -84,19 +89,26 @@ class Rules:
     signals: bool = False
 
 
-def install(rules: Rules) -> None:
+def install(rules: Rules, secret: int) -> None:
     """Let the kernel answer only what `rules` allow, for good."""
     if not system.machine():
         raise OSError("no table of system calls for this machine")
     code = assemble(rules)
+    for placeholder, word in zip(_words(_SECRET), _words(secret)):
+        code = code.replace(placeholder, word)
     program = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(program))
     fprog = ctypes.create_string_buffer(head, len(head))
     system.prctl(system.PR_SET_SECCOMP, 2, ctypes.addressof(fprog))
 
 
+def _words(secret: int) -> Tuple[bytes, bytes]:
+    return struct.pack("I", secret & 0xFFFFFFFF), struct.pack("I", secret >> 32)
+
+
+@lru_cache(maxsize=16)
 def assemble(rules: Rules) -> bytes:
-    """Return the filter as the kernel's own kind of program."""
+    """Return the filter as the kernel's own kind of program, with a placeholder for the secret."""
     out = _Assembler()
     out.emit(_LD, 4)
     out.emit(_JEQ, _AUDIT_ARCH[system.machine()], 1, 0)
@@ -123,7 +135,7 @@ def assemble(rules: Rules) -> bytes:
 def _add_channel(out: _Assembler, rules: Rules) -> None:
     on_channel = [_is(0, rules.channel)]
     elsewhere = [_is_not(0, rules.channel)]
-    secret_low, secret_high = rules.secret & 0xFFFFFFFF, rules.secret >> 32
+    secret_low, secret_high = _SECRET & 0xFFFFFFFF, _SECRET >> 32
     hear = [*on_channel, _is(4, 0), _is_high(4, 0), _is(5, secret_low), _is_high(5, secret_high)]
     speak = [*on_channel, _is(4, secret_low), _is_high(4, secret_high), _is(5, 0)]
     out.rule("recvfrom", hear, elsewhere, refuse=errno.EBADF)
@@ -153,7 +165,7 @@ def _add_arguments(out: _Assembler, rules: Rules) -> None:
 
 
 def _add_processes(out: _Assembler, rules: Rules) -> None:
-    low, high = rules.secret & 0xFFFFFFFF, rules.secret >> 32
+    low, high = _SECRET & 0xFFFFFFFF, _SECRET >> 32
     copy_by_secret = [_is(0, _SIGCHLD), _is(4, low), _is_high(4, high)]
     threads = [_has(0, _CLONE_THREAD), _has_not(0, _CLONE_NEW_ANY)]
     ways = [threads, copy_by_secret]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from functools import lru_cache
 
 from .syscalls import MACHINES, NUMBERS
 
@@ -19,7 +20,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 MNT_DETACH = 2
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP = 1, 4, 22
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47
 
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -27,8 +28,20 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 _OPEN_TREE, _MOVE_MOUNT, _PIDFD_OPEN, _MOUNT_SETATTR = 428, 429, 434, 442  # the same on every machine
 
 libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+libc.prctl.restype = ctypes.c_int
+
+_Header, _Sets, _MountAttributes = ctypes.c_uint32 * 2, ctypes.c_uint32 * 6, ctypes.c_uint64 * 4
 
 
+def warm_up() -> None:
+    """Find the C library's functions now, once, and not again in every copy of this process."""
+    for name in ("syscall", "unshare", "setns", "mount", "umount2", "capset", "capget", "sendto", "recvfrom"):
+        getattr(libc, name)
+    capabilities()
+
+
+@lru_cache(maxsize=1)
 def machine() -> str:
     """Return the kernel's name for this machine, or "" if its calls are not in our table."""
     name = platform.machine()
@@ -84,7 +97,7 @@ def clone_mounts(path: str) -> int:
 
 def restrict_mounts(fd: int, attributes: int, user_namespace: int = 0) -> None:
     """Set `attributes` on the detached mounts `fd`, and below; map owners through a user namespace."""
-    fields = (ctypes.c_uint64 * 4)(attributes, 0, 0, user_namespace)
+    fields = _MountAttributes(attributes, 0, 0, user_namespace)
     flags = _AT_EMPTY_PATH | _AT_RECURSIVE
     syscall(_MOUNT_SETATTR, fd, b"", flags, ctypes.byref(fields), ctypes.sizeof(fields))
 
@@ -101,24 +114,19 @@ def pidfd_open(pid: int) -> int:
 
 def prctl(option: int, *arguments: int) -> int:
     """Call prctl(2)."""
-    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    return _checked(libc.prctl(option, *padded))
+    return _checked(libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4]))
 
 
 def drop_all_capabilities() -> None:
-    """Give up every capability, for good, whatever is executed later."""
-    for capability in range(64):
-        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) != 0:
-            break  # beyond the last one this kernel knows, or not allowed: then the set below decides
-    libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(4), 0, 0, 0)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    _checked(libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())))
+    """Give up every capability. With PR_SET_NO_NEW_PRIVS beside it, nothing gives one back."""
+    libc.prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)
+    header = _Header(0x20080522, 0)
+    _checked(libc.capset(ctypes.byref(header), ctypes.byref(_Sets())))
 
 
 def capabilities() -> int:
     """Return the effective and permitted capabilities of this process, as bits."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    data = (ctypes.c_uint32 * 6)()
+    header, data = _Header(0x20080522, 0), _Sets()
     _checked(libc.capget(ctypes.byref(header), ctypes.byref(data)))
     return (data[0] | data[1]) | (data[3] | data[4]) << 32
 

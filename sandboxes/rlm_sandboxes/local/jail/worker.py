@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Tu
 
 from . import landlock, mounts, privileges, seccomp, system
 from .channel import GuardedChannel, PlainChannel
-from .mounts import Owner, Shown
+from .mounts import Owner, Pattern, Project
 
 CHANNEL, CRASHES, OWNER_MAP = 3, 4, 5
 EXIT_JAIL_FAILED, EXIT_PROGRAM_FAILED = 71, 70
@@ -36,6 +36,7 @@ class Surroundings(NamedTuple):
 
     namespaces: Dict[str, str]  # name: "" where it holds, else the reason why not
     readable: List[str]
+    pattern: Optional[Pattern]
     entry: Tuple[str, str]
     worker_uid: int  # 0 where the zygote is not root
 
@@ -124,7 +125,6 @@ class _Jail:
         self._around = around
         self._uid = around.worker_uid or os.geteuid()
         self._gid = around.worker_uid or os.getegid()
-        self._private_root = False
 
     def close(self) -> Any:
         """Put every layer in place and return the channel of the program."""
@@ -170,21 +170,13 @@ class _Jail:
         self.found.append((name, not reason, reason))
 
     def _enter_root(self) -> str:
-        if self._around.namespaces.get("mountns", "not tried"):
-            return self._around.namespaces["mountns"]
-        limits = self._asked.limits
-        project = Shown(self._asked.workdir, limits["files"] == "write") if self._asked.workdir else None
-        shown = [Shown(path) for path in self._around.readable + list(limits["readable"])]
-        mounts.enter_private_root(
-            shown,
-            project,
-            scratch_bytes=int(limits["scratch_bytes"]),
-            owner=Owner(self._uid, self._gid),
-            owner_map=OWNER_MAP if self._asked.owner_map else 0,
-        )
-        if self._asked.owner_map:
+        if self._around.pattern is None:
+            return self._around.namespaces.get("mountns", "not tried")
+        limits, path, owner_map = self._asked.limits, self._asked.workdir, self._asked.owner_map
+        project = Project(path, limits["files"] == "write", OWNER_MAP if owner_map else 0) if path else None
+        self._around.pattern.enter(limits["readable"], project, scratch_bytes=int(limits["scratch_bytes"]))
+        if owner_map:
             os.close(OWNER_MAP)
-        self._private_root = True
         self.scratch = mounts.SCRATCH
         return "the machine's files can be seen all the same" if os.path.exists("/proc/self") else ""
 
@@ -233,30 +225,34 @@ class _Jail:
 
     def _filter(self) -> Any:
         """Install the filter, last of all, and return the channel that it guards."""
-        self.secret = secret = secrets.randbits(62) | 1 << 62
-        rules = seccomp.Rules(
-            channel=CHANNEL,
-            secret=secret,
-            processes=self._asked.limits["processes"] > 0,
-            execute=self._asked.execute is not None,
-            network=bool(self._asked.limits["network"]),
-            own_pid=os.getpid(),
-            signals="pidns" in self._held(),
-        )
+        secret = secrets.randbits(62) | 1 << 62
+        rules = rules_for(self._asked, pidns="pidns" in self._held())
 
         def install() -> str:
             system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
-            seccomp.install(rules)
-            return "" if _refused(rules.network) else "forbidden system calls are answered all the same"
+            seccomp.install(rules, secret)
+            return "" if _refused() else "forbidden system calls are answered all the same"
 
         self._try("seccomp", install)
         if "seccomp" in self._held():
+            self.secret = secret
             return GuardedChannel(CHANNEL, secret)
-        self.secret = 0
         return PlainChannel(CHANNEL, CHANNEL)
 
     def _held(self) -> List[str]:
         return [name for name, holds, _ in self.found if holds]
+
+
+def rules_for(asked: Asked, *, pidns: bool) -> seccomp.Rules:
+    """Return the rules of the filter. With a process namespace they are the same for all like workers."""
+    return seccomp.Rules(
+        channel=CHANNEL,
+        processes=asked.limits["processes"] > 0,
+        execute=asked.execute is not None,
+        network=bool(asked.limits["network"]),
+        own_pid=1 if pidns else os.getpid(),
+        signals=pidns,
+    )
 
 
 _DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]
@@ -290,7 +286,7 @@ def _readable(*paths: str) -> bool:
     return False
 
 
-def _refused(network: bool) -> bool:
+def _refused() -> bool:
     """Return whether the filter refuses what it should, by trying."""
     try:
         os.close(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach())
@@ -307,5 +303,7 @@ def _refused(network: bool) -> bool:
 
 def settle() -> None:
     """Keep what is loaded now out of the collector's way, so that workers share its memory."""
+    system.warm_up()
+    landlock.version()
     gc.collect()
     gc.freeze()

@@ -17,13 +17,14 @@ import json
 import os
 import select
 import signal
+import site
 import socket
 import sys
 import sysconfig
-from typing import Any, Callable, Dict, List, NoReturn, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
 
-from . import mounts, privileges, system, worker
-from .mounts import Owner
+from . import privileges, seccomp, system, worker
+from .mounts import Owner, Pattern
 from .worker import Asked, Surroundings
 
 MESSAGE_BYTES = 1 << 17
@@ -62,7 +63,8 @@ def _prepare(control: socket.socket, config: Dict[str, Any]) -> _Zygote:
     namespaces = _enter_namespaces(config["layers"], control, network=config["network"])
     for name, folder in config["packages"]:
         load_package(name, folder)
-    sys.path.extend(config["site"])
+    for folder in config["site"]:
+        site.addsitedir(folder)
     for module in config["preload"]:
         importlib.import_module(module)
     package, function = config["entry"].split(":")
@@ -70,11 +72,21 @@ def _prepare(control: socket.socket, config: Dict[str, Any]) -> _Zygote:
     readable = _readable(config)
     others = not namespaces["mountns"] or all(_open_to_all(path) for path in readable)
     uid = int(config["worker_uid"]) if os.geteuid() == 0 and "uid" in config["layers"] and others else 0
-    around = Surroundings(namespaces, readable, (package, function), uid)
+    around = Surroundings(namespaces, readable, _pattern(namespaces, readable, uid), (package, function), uid)
     worker.settle()
     hello = {"python": list(sys.version_info[:3]), "namespaces": namespaces, "pid": os.readlink("/proc/self")}
     control.send(json.dumps(hello).encode())
     return _Zygote(control, around)
+
+
+def _pattern(namespaces: Dict[str, str], readable: List[str], uid: int) -> Optional[Pattern]:
+    if namespaces["mountns"]:
+        return None
+    try:
+        return Pattern(readable, Owner(uid or os.geteuid(), uid or os.getegid()))
+    except OSError as problem:
+        namespaces["mountns"] = problem.strerror or str(problem)
+        return None
 
 
 def load_package(name: str, folder: str) -> None:
@@ -207,6 +219,7 @@ class _Zygote:
         self._control = control
         self._around = around
         self._alive: Dict[int, bool] = {}
+        self._owner_maps: Dict[Owner, int] = {}
         self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def serve(self) -> NoReturn:
@@ -259,27 +272,26 @@ class _Zygote:
                 self._control.send(json.dumps(message).encode())
 
     def _fork(self, request: Dict[str, Any], descriptors: List[int]) -> int:
-        owner_map = self._map_owner(request)
+        fields = {name: request[name] for name in Asked._fields if name != "owner_map"}
+        asked = Asked(owner_map=self._map_owner(request), **fields)
         own_processes = not self._around.namespaces["pidns"]
         if own_processes:
+            seccomp.assemble(worker.rules_for(asked, pidns=True))  # once, here, for all like it
             system.unshare(system.CLONE_NEWPID)
         try:
             pid = os.fork()
             if pid == 0:
-                self._become_worker(request, descriptors, owner_map)
+                self._become_worker(asked, descriptors)
         finally:
             if own_processes:
                 system.enter_namespace(self._own_processes, system.CLONE_NEWPID)
-            if owner_map:
-                os.close(owner_map)
         self._alive[pid] = True
         return pid
 
-    def _become_worker(self, request: Dict[str, Any], descriptors: List[int], owner_map: int) -> NoReturn:
+    def _become_worker(self, asked: Asked, descriptors: List[int]) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        fields = {name: request[name] for name in Asked._fields if name != "owner_map"}
-        worker.run(Asked(owner_map=owner_map, **fields), self._around, descriptors[0], descriptors[1])
+        worker.run(asked, self._around, descriptors[0], descriptors[1])
 
     def _map_owner(self, request: Dict[str, Any]) -> int:
         """Return a user namespace in which the project's owner is the worker's user, or 0 if none is needed."""
@@ -287,7 +299,10 @@ class _Zygote:
         if not uid or not request["workdir"] or self._around.namespaces["mountns"]:
             return 0
         facts = os.stat(request["workdir"])
-        return _owner_namespace(Owner(facts.st_uid, facts.st_gid), Owner(uid, uid))
+        owner = Owner(facts.st_uid, facts.st_gid)
+        if owner not in self._owner_maps:
+            self._owner_maps[owner] = _owner_namespace(owner, Owner(uid, uid))
+        return self._owner_maps[owner]
 
 
 def _owner_namespace(on_disk: Owner, seen_as: Owner) -> int:
