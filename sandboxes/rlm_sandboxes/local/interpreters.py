@@ -7,7 +7,6 @@ program behind it, and only if it does not itself lie in the project.
 
 from __future__ import annotations
 
-import functools
 import re
 import site
 import stat
@@ -30,7 +29,6 @@ class Interpreter:
     trusted: bool
 
 
-@functools.cache
 def own_interpreter() -> Interpreter:
     """Return the Python that this process runs in."""
     program = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()

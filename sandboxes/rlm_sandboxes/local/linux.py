@@ -54,6 +54,7 @@ class LinuxSandbox:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> LinuxSandbox:
+        self._own = await anyio.to_thread.run_sync(own_interpreter)
         self._keepers = await self._stack.enter_async_context(anyio.create_task_group())
         return self
 
@@ -63,9 +64,7 @@ class LinuxSandbox:
 
     @asynccontextmanager
     async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncIterator[Process]:
-        interpreter = own_interpreter()
-        if self._python is not None:
-            interpreter = await anyio.to_thread.run_sync(find_interpreter, self._python, workdir)
+        interpreter, workdir = await self._look_up(workdir)
         zygote = await self._zygote(program, interpreter, limits)
         if limits.processes and zygote.namespaces["pidns"]:
             reason = zygote.namespaces["pidns"]
@@ -80,6 +79,14 @@ class LinuxSandbox:
                 with anyio.CancelScope(shield=True):
                     await process.close()
 
+    async def _look_up(self, workdir: Path | None) -> tuple[Interpreter, Path | None]:
+        """Return the interpreter to use and the real path of `workdir`."""
+        if workdir is not None:
+            workdir = await anyio.to_thread.run_sync(workdir.resolve)
+        if self._python is None:
+            return self._own, workdir
+        return await anyio.to_thread.run_sync(find_interpreter, self._python, workdir), workdir
+
     async def _await_report(self, process: LocalProcess, interpreter: Interpreter) -> None:
         try:
             await process.hear_report(adopted=not interpreter.trusted)
@@ -91,7 +98,7 @@ class LinuxSandbox:
             raise InterpreterUnusable(str(interpreter.program), reason, advice) from problem
 
     async def _zygote(self, program: Program, interpreter: Interpreter, limits: Limits) -> Zygote:
-        host = interpreter if interpreter.trusted else own_interpreter()
+        host = interpreter if interpreter.trusted else self._own
         own = self._python is None
         kind = Kind(
             python=host.program,
@@ -124,7 +131,7 @@ class LinuxSandbox:
         return {
             "limits": {**asdict(limits), "readable": shown},
             "layers": sorted(self._layers),
-            "workdir": None if workdir is None or limits.files == "none" else str(workdir.resolve()),
+            "workdir": None if workdir is None or limits.files == "none" else str(workdir),
             "scratch": scratch,
             "site": interpreter.site if foreign else (),
             "environment": {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},

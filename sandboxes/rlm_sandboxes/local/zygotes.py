@@ -26,6 +26,7 @@ from ..sandbox import Package, Program
 JAIL = Package("rlm_jail", Path(__file__).parent / "jail")
 _MESSAGE_BYTES = 1 << 17
 _START_SECONDS = 60.0  # with large libraries to preload, on a slow disk
+_ANSWER_SECONDS = 30.0
 _END_SECONDS = 5.0
 
 _BOOTSTRAP = """
@@ -66,27 +67,42 @@ class Zygote:
         self._ended: dict[int, anyio.Event] = {}
 
     async def fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
-        """Have a worker forked, which gets `descriptors`, and return its number."""
-        self._numbers += 1
-        number, answered = self._numbers, anyio.Event()
-        self._waiting[number] = answered
-        await self._send({"start": number, **request}, descriptors)
-        await answered.wait()
-        answer = self._answers.pop(number, None)
+        """Have a worker forked, which gets `descriptors`, and return its number.
+
+        It takes a few milliseconds and is not left half done: a worker that nobody knows of would stay.
+        """
+        with anyio.CancelScope(shield=True):
+            answer = await self._ask({"start": request}, descriptors)
         if answer is None:
-            raise StartFailed("The zygote that starts programs ended; the next start makes a new one.")
+            raise StartFailed("The process that starts programs is gone or does not answer; try again.")
         if "failed" in answer:
             raise StartFailed(f"No process could be started: {answer['failed']}.")
         return int(answer["pid"])
 
     async def signal(self, pid: int, number: int) -> None:
-        """Send a signal to a worker, if it is still there."""
-        if not self._ended[pid].is_set():
-            await self._send({"signal": number, "pid": pid}, [])
+        """Send a signal to a worker, if it is still there; it is sent when this returns."""
+        ended = self._ended.get(pid)
+        if ended is not None and not ended.is_set():
+            await self._ask({"signal": number, "pid": pid}, [])
+
+    async def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any] | None:
+        """Return the zygote's answer, or None if it is gone or silent."""
+        self._numbers += 1
+        number, answered = self._numbers, anyio.Event()
+        self._waiting[number] = answered
+        try:
+            await self._send({"id": number, **request}, descriptors)
+            with anyio.move_on_after(_ANSWER_SECONDS):
+                await answered.wait()
+            return self._answers.pop(number, None)
+        finally:
+            self._waiting.pop(number, None)
 
     async def wait_ended(self, pid: int) -> int | None:
         """Wait until a worker is gone; return its exit code, or None where it is not known."""
-        await self._ended[pid].wait()
+        ended = self._ended.get(pid)
+        if ended is not None:
+            await ended.wait()
         return self._statuses.get(pid)
 
     def forget(self, pid: int) -> None:
@@ -115,16 +131,17 @@ class Zygote:
                 self._take(json.loads(data))
         finally:
             self.gone.set()
-            for event in (*self._waiting.values(), *self._ended.values()):
+            for event in [*self._waiting.values(), *self._ended.values()]:
                 event.set()
 
     def _take(self, message: dict[str, Any]) -> None:
-        if "started" in message:
-            number = message["started"]
-            if "pid" in message:
-                self._ended[message["pid"]] = anyio.Event()
-            self._answers[number] = message
-            self._waiting.pop(number).set()
+        if "pid" in message:
+            self._ended[message["pid"]] = anyio.Event()
+        if "id" in message:
+            answered = self._waiting.get(message["id"])
+            if answered is not None:
+                self._answers[message["id"]] = message
+                answered.set()
         elif message["exited"] in self._ended:
             self._statuses[message["exited"]] = message["status"]
             self._ended[message["exited"]].set()
@@ -144,24 +161,23 @@ async def _receive(control: socket.socket) -> bytes:
 async def open_zygote(kind: Kind, worker_uid: int) -> AsyncIterator[Zygote]:
     """Start a zygote and listen to it; it ends with the context, and all its workers with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    try:
-        process = await _spawn(kind, theirs)
-    finally:
-        theirs.close()
-    try:
-        zygote = await _configure(kind, ours, process, worker_uid)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(zygote.listen)
-            try:
-                yield zygote
-            finally:
-                ours.shutdown(socket.SHUT_RDWR)
-                with anyio.CancelScope(shield=True):
-                    await zygote.gone.wait()
-    finally:
-        ours.close()
-        await _end(process)
+    with ours:
+        ours.setblocking(False)
+        with theirs:
+            process = await _spawn(kind, theirs)
+        try:
+            zygote = await _configure(kind, ours, process, worker_uid)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(zygote.listen)
+                try:
+                    yield zygote
+                finally:
+                    ours.shutdown(socket.SHUT_RDWR)
+                    with anyio.CancelScope(shield=True):
+                        await zygote.gone.wait()
+        finally:
+            ours.close()
+            await _end(process)
 
 
 async def _spawn(kind: Kind, theirs: socket.socket) -> anyio.abc.Process:

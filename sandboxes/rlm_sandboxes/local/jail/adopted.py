@@ -53,6 +53,8 @@ def main(config: Dict[str, Any]) -> NoReturn:
         channel.send(b'{"up": true}\n')
         entry(channel)
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException as problem:
         tell(problem)
     finally:

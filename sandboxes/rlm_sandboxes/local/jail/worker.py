@@ -71,6 +71,8 @@ def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoRet
         module, function = around.entry
         getattr(importlib.import_module(module), function)(opened)
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException as problem:
         tell(problem)
     finally:

@@ -245,22 +245,21 @@ class _Zygote:
         if not data:
             os._exit(0)
         request = json.loads(data)
-        if "signal" in request:
-            self._signal(request["pid"], request["signal"])
-            return
         try:
-            pid = self._fork(request, descriptors)
-            reply: Dict[str, Any] = {"started": request["start"], "pid": pid}
+            answer = self._do(request, descriptors)
         except OSError as problem:
-            reply = {"started": request["start"], "failed": str(problem)}
+            answer = {"failed": str(problem)}
         finally:
             for fd in descriptors:
                 os.close(fd)
-        self._control.send(json.dumps(reply).encode())
+        self._control.send(json.dumps({"id": request["id"], **answer}).encode())
 
-    def _signal(self, pid: int, number: int) -> None:
-        if pid in self._alive:
-            os.kill(pid, number)
+    def _do(self, request: Dict[str, Any], descriptors: List[int]) -> Dict[str, Any]:
+        if "start" in request:
+            return {"pid": self._fork(request["start"], descriptors)}
+        if request["pid"] in self._alive:
+            os.kill(request["pid"], request["signal"])
+        return {}
 
     def _reap(self) -> None:
         while self._alive:

@@ -1,0 +1,20 @@
+"""What all tests share: one event loop kind, and no blocking call in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """Fail a test in which one of our modules blocks the event loop."""
+    with blockbuster_ctx(["rlm_sandboxes", "rlm_sessions"]) as detector:
+        yield detector

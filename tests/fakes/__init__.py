@@ -1,0 +1,1 @@
+"""Small honest stand-ins, each keeping the promise of what it stands for."""
