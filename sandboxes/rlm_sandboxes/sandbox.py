@@ -28,7 +28,7 @@ class Program:
     """A Python program to run in a sandbox.
 
     `entry` is "module:function" within `package`. The function is called with one argument, a
-    channel (`send(bytes)`, `receive(size) -> bytes`, `fork() -> pid`), and the program is over
+    channel (`send(bytes)`, `receive(size) -> bytes`, `fileno()`), and the program is over
     when it returns. `libraries` are packages that lie ready for import beside it, and
     `preload` are modules loaded before the first process starts, where the backend can do so.
     """

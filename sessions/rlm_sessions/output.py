@@ -28,6 +28,8 @@ class Output:
 
     def add(self, text: str) -> None:
         """Take in more text."""
+        if not text:
+            return
         self.characters += len(text)
         if self._head_room:
             self._head.append(text[: self._head_room])

@@ -90,7 +90,7 @@ def text_of(facts: dict[str, Any], key: str, *, most: int) -> str:
     value = facts.get(key)
     if not isinstance(value, str):
         raise WireError(f"{key} is not text")
-    return value[:most]
+    return value[:most].encode("utf-8", "backslashreplace").decode()
 
 
 def optional_text(facts: dict[str, Any], key: str, *, most: int) -> str | None:
@@ -111,7 +111,7 @@ def texts_of(facts: dict[str, Any], key: str, *, most: int) -> tuple[str, ...]:
     value = facts.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise WireError(f"{key} is not a list of texts")
-    return tuple(str(item)[:200] for item in value[:most])
+    return tuple(text_of({key: item}, key, most=200) for item in value[:most])
 
 
 def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:
@@ -122,7 +122,7 @@ def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:
     if not isinstance(told, dict):
         raise WireError("error is not a mapping")
     limit = optional_text(told, "limit", most=40)
-    limit = limit if limit in Limits.__dataclass_fields__ else None
+    limit = limit if limit in _ADVICE else None
     message = text_of(told, "message", most=8_000)
     return CellError(
         name=text_of(told, "name", most=200),

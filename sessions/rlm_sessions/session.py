@@ -13,13 +13,14 @@ import math
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from rlm_sandboxes import (
     Isolation,
@@ -61,12 +62,16 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 
 _MAX_FRAME_BODY = 32 * 1024 * 1024
 _MAX_DISPLAYS, _MAX_DISPLAY_BYTES = 20, 32 * 1024 * 1024
+_MIMES = ("image/png", "image/jpeg", "text/markdown")
 _MAX_CALLS_WAITING = 10_000
+_MAX_CALL_BYTES, _MAX_BYTES_WAITING = 16 * 1024 * 1024, 64 * 1024 * 1024
+_MAX_ITEMS = 2_000_000  # in one payload: an empty list costs two bytes there, and sixty here
+_MAX_TOLD_BYTES, _MAX_TOLD_ITEMS = 4 * 1024 * 1024, 1_000_000
+_LONG_PAYLOAD = 256 * 1024
 _READY_SECONDS = 30.0
 _FIRST_LOOK_SECONDS = 0.05  # cells shorter than this are not looked at; their processor time is small
 _MEMORY_LOOK_SECONDS = 0.1
 _IDLE_SECONDS = 0.5
-_GUEST_THREADS = 2
 _LISTING_SECONDS = 1.0
 
 
@@ -121,8 +126,8 @@ class Session:
         self._shown_characters = shown_characters
         self._token = secrets.token_bytes(wire.TOKEN_BYTES)
         self._decoder = Decoder(self._token, max_body=_MAX_FRAME_BODY)
-        self._line = anyio.Lock()
-        self._sending = anyio.Lock()
+        self._line = anyio.Lock(fast_acquire=True)
+        self._sending = anyio.Lock(fast_acquire=True)
         self._numbers = 0
         self._cell: _Cell | None = None
         self._late = Output(shown_characters)
@@ -131,6 +136,7 @@ class Session:
         self._ended: SessionEnded | None = None
         self._paused = False
         self._stirred = anyio.Event()
+        self._stirred_at = 0.0
 
     # ---- beginning and ending
 
@@ -174,10 +180,16 @@ class Session:
                 await self._process.kill()
             self._end(f"its guest broke the protocol ({problem})")
 
+    def _broken(self, problem: WireError) -> SessionEnded:
+        """Return the error for a guest that cannot be believed any more; whoever raises it kills the guest."""
+        self._end(f"its guest broke the protocol ({problem})")
+        assert self._ended is not None
+        return self._ended
+
     def _end(self, reason: str) -> None:
         self._ended = self._ended or SessionEnded(reason)
         if self._cell is not None:
-            self._cell.done.set()
+            self._cell.end()
         for reply in self._replies.values():
             reply.done.set()
 
@@ -197,7 +209,14 @@ class Session:
     # ---- what the guest sends
 
     async def _take(self, frame: Frame) -> None:
-        take = getattr(self, f"_take_{frame.kind}", None)
+        takers = {
+            "output": self._take_output,
+            "display": self._take_display,
+            "call": self._take_call,
+            "ran": self._take_ran,
+            "reply": self._take_reply,
+        }
+        take = takers.get(frame.kind)
         if take is None:
             raise WireError(f"a frame of an unknown kind {frame.kind[:40]!r} came in")
         await take(frame)
@@ -219,20 +238,32 @@ class Session:
         if cell is None:
             return
         size = len(frame.body) + sum(len(shown.data) for shown in cell.displays)
-        if len(cell.displays) < _MAX_DISPLAYS and size <= _MAX_DISPLAY_BYTES:
-            cell.displays.append(Display(text_of(frame.facts, "mime", most=60), frame.body))
+        mime = text_of(frame.facts, "mime", most=60)
+        if mime in _MIMES and len(cell.displays) < _MAX_DISPLAYS and size <= _MAX_DISPLAY_BYTES:
+            cell.displays.append(Display(mime, frame.body))
 
     async def _take_call(self, frame: Frame) -> None:
         number, name = number_of(frame.facts, "call"), text_of(frame.facts, "name", most=200)
         cell = self._cell
         if cell is None or number_of(frame.facts, "cell") != cell.number:
             return
-        if cell.calls_waiting >= _MAX_CALLS_WAITING:
-            problem = f"more than {_MAX_CALLS_WAITING} calls wait already"
-            await self._send(_answer_frame(number, "TooManyCalls", problem))
+        problem = ""
+        if len(frame.body) > _MAX_CALL_BYTES:
+            problem = f"a call may carry {_MAX_CALL_BYTES} bytes, and this one has {len(frame.body)}; send a part, or a file"
+        elif cell.calls_waiting >= _MAX_CALLS_WAITING or cell.bytes_waiting + len(frame.body) > _MAX_BYTES_WAITING:
+            problem = f"{cell.calls_waiting} calls with {cell.bytes_waiting} bytes wait already"
+        if problem:
+            cell.serve(self._refuse_call, number, problem)
             return
         cell.calls_waiting += 1
-        cell.tasks.start_soon(self._serve_call, cell, number, name, frame.body)
+        cell.bytes_waiting += len(frame.body)
+        cell.serve(self._serve_call, cell, number, name, frame.body)
+
+    async def _refuse_call(self, number: int, problem: str) -> None:
+        try:
+            await self._send(_answer_frame(number, "TooManyCalls", problem))
+        except SessionEnded:
+            return
 
     async def _serve_call(self, cell: _Cell, number: int, name: str, body: bytes) -> None:
         try:
@@ -242,14 +273,15 @@ class Session:
             return
         finally:
             cell.calls_waiting -= 1
+            cell.bytes_waiting -= len(body)
 
     async def _ask(self, number: int, name: str, body: bytes) -> Frame:
         if self._answer is None:
             return _answer_frame(number, "NobodyAnswers", "nobody answers calls in this session")
         try:
-            payload = json.loads(body)
-        except (ValueError, RecursionError):
-            return _answer_frame(number, "ValueError", "the payload of the call is not JSON")
+            payload = await _parse(body)
+        except (ValueError, RecursionError) as wrong:
+            return _answer_frame(number, "ValueError", f"the payload of the call cannot be read: {wrong}")
         try:
             return _answer_frame(number, "", await self._answer(name, payload))
         except Exception as problem:  # whatever an answerer raises belongs to who asked
@@ -259,8 +291,11 @@ class Session:
         cell = self._cell
         if cell is None or number_of(frame.facts, "cell") != cell.number:
             raise WireError("a cell ended that was not running")
-        cell.facts = frame.facts
-        cell.done.set()
+        facts = _read(frame.body)
+        if not isinstance(facts, dict):
+            raise WireError("the outcome of a cell is malformed")
+        cell.facts = facts
+        cell.end()
 
     async def _take_reply(self, frame: Frame) -> None:
         reply = self._replies.get(number_of(frame.facts, "id"))
@@ -286,9 +321,13 @@ class Session:
             try:
                 await self._run(cell, code)
                 return self._result(cell)
+            except SessionEnded:
+                with anyio.CancelScope(shield=True):
+                    await self._process.kill()
+                raise
             finally:
                 self._cell = None
-                self._stirred.set()
+                self._stir()
 
     def _take_late(self) -> str:
         text, self._late = self._late.text(), Output(self._shown_characters)
@@ -297,19 +336,34 @@ class Session:
     async def _run(self, cell: _Cell, code: str) -> None:
         body = code.encode("utf-8", "surrogatepass")
         facts = {"cell": cell.number, "output_bytes": self.limits.output_bytes}
-        async with anyio.create_task_group() as cell.tasks:
+        try:
+            await self._send(Frame("run", facts, body))
+            with anyio.move_on_after(min(_FIRST_LOOK_SECONDS, self.limits.wall_seconds)):
+                await cell.news.wait()
+            if not cell.done.is_set():
+                await self._accompany(cell)
+        finally:
+            await self._leave(cell)
+
+    async def _accompany(self, cell: _Cell) -> None:
+        """Answer and watch a cell that asks something, or takes its time. Most do neither, and are spared the tasks."""
+        async with anyio.create_task_group() as tasks:
             try:
-                await self._send(Frame("run", facts, body))
-                cell.tasks.start_soon(self._watch, cell)
-                with anyio.move_on_after(self.limits.wall_seconds):
+                cell.serve_in(tasks)
+                tasks.start_soon(self._watch, cell)
+                with anyio.move_on_after(cell.began + self.limits.wall_seconds - time.monotonic()):
                     await cell.done.wait()
                 if not cell.done.is_set():
                     await self._stop(cell, "wall_seconds")
             finally:
-                if not cell.done.is_set() and self._ended is None:
-                    with anyio.CancelScope(shield=True):
-                        await self._stop(cell, None)
-                cell.tasks.cancel_scope.cancel()
+                await self._leave(cell)
+                tasks.cancel_scope.cancel()
+
+    async def _leave(self, cell: _Cell) -> None:
+        """Interrupt a cell for which its caller does not wait any longer."""
+        if not cell.done.is_set() and self._ended is None:
+            with anyio.CancelScope(shield=True):
+                await self._stop(cell, None)
 
     async def _stop(self, cell: _Cell, limit: str | None) -> None:
         """Interrupt the cell and, if it does not stop in time, kill the guest."""
@@ -327,7 +381,7 @@ class Session:
 
     async def _watch(self, cell: _Cell) -> None:
         """Keep an eye on what the kernel does not limit by itself: processor time, and memory of several processes."""
-        await anyio.sleep(_FIRST_LOOK_SECONDS)
+        await anyio.sleep(max(0.0, cell.began + _FIRST_LOOK_SECONDS - time.monotonic()))
         try:
             before = (await self._process.usage()).cpu_seconds
             left = self.limits.cpu_seconds
@@ -350,23 +404,22 @@ class Session:
         await self._process.interrupt()
         return True
 
+    def _stir(self) -> None:
+        self._stirred_at = time.monotonic()
+        self._stirred.set()
+
     async def rest_when_idle(self) -> None:
-        """Pause a guest in which threads went on after its cell, until it is needed again."""
+        """Pause the guest a moment after its cell, so that nothing it left behind goes on, until it is needed."""
         while self._ended is None:
             await self._stirred.wait()
+            while (idle := time.monotonic() - self._stirred_at) < _IDLE_SECONDS:
+                await anyio.sleep(_IDLE_SECONDS - idle)
             self._stirred = anyio.Event()
-            with anyio.move_on_after(_IDLE_SECONDS):
-                await self._stirred.wait()
-                continue
-            try:
-                if self._line.statistics().locked or (await self._process.usage()).threads <= _GUEST_THREADS:
+            async with self._sending:
+                if self._line.locked() or self._replies or self._paused:
                     continue
-                async with self._sending:
-                    if not self._line.statistics().locked and not self._replies:
-                        self._paused = True
-                        await self._process.pause()
-            except ProcessEnded:
-                return
+                self._paused = True
+                await self._process.pause()
 
     def _result(self, cell: _Cell) -> CellResult:
         facts = cell.facts
@@ -388,9 +441,7 @@ class Session:
                 duration_seconds=time.monotonic() - cell.began,
             )
         except WireError as problem:
-            self._end(f"its guest broke the protocol ({problem})")
-            assert self._ended is not None
-            raise self._ended from problem
+            raise self._broken(problem) from problem
 
     def _error(self, cell: _Cell, facts: dict[str, Any], *, lost: bool) -> CellError | None:
         told = error_of(facts, self.limits)
@@ -412,14 +463,16 @@ class Session:
         """
         with anyio.move_on_after(_LISTING_SECONDS):
             reply = await self._request("", "variables", {})
-            self._listed = [_variable(item) for item in reply.facts.get("variables", [])]
+            with self._checking():
+                self._listed = _variables(_read(reply.body))
         return list(self._listed)
 
     async def get(self, name: str, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
         """Return the value of a variable, exactly where that can be."""
         async with self._line:
             reply = await self._request(name, "get", {"name": name, "max_bytes": max_bytes})
-        return Value(text_of(reply.facts, "form", most=10), reply.body)
+        with self._checking():
+            return Value(text_of(reply.facts, "form", most=10), reply.body)
 
     async def set(self, name: str, value: Any) -> None:
         """Set a variable to text, bytes, or plain data that JSON can carry."""
@@ -441,7 +494,8 @@ class Session:
         facts = {"name": _checked_name(name), "path": str(path), "form": form}
         async with self._line:
             reply = await self._request(name, "load", facts)
-        return number_of(reply.facts, "length")
+        with self._checking():
+            return number_of(reply.facts, "length")
 
     async def delete(self, name: str) -> None:
         """Delete a variable."""
@@ -458,13 +512,22 @@ class Session:
                 await reply.done.wait()
         finally:
             del self._replies[number]
-            self._stirred.set()
+            self._stir()
         if reply.frame is None:
             raise self._ended or VariableError(name, "TimeoutError", "the guest did not answer in time")
         problem = reply.frame.facts.get("problem")
         if problem is not None:
-            raise _variable_error(name, problem)
+            with self._checking():
+                raise _variable_error(name, problem)
         return reply.frame
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        """End the session if what its guest said turns out not to be what it must be."""
+        try:
+            yield
+        except WireError as problem:
+            raise self._broken(problem) from problem
 
 
 class _Cell:
@@ -476,17 +539,63 @@ class _Cell:
         self.on_output = on_output
         self.displays: list[Display] = []
         self.calls_waiting = 0
+        self.bytes_waiting = 0
         self.began = time.monotonic()
+        self.news = anyio.Event()  # it is done, or it asks something
         self.done = anyio.Event()
         self.facts: dict[str, Any] | None = None
         self.limit: str | None = None
-        self.tasks: anyio.abc.TaskGroup
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._asked: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []
+
+    def end(self) -> None:
+        self.done.set()
+        self.news.set()
+
+    def serve(self, answer: Callable[..., Awaitable[None]], *facts: Any) -> None:
+        """Have `answer` called in a task, as soon as there is a place for tasks and as long as the cell runs."""
+        if self.done.is_set():
+            return
+        if self._tasks is not None:
+            self._tasks.start_soon(answer, *facts)
+        else:
+            self._asked.append((answer, facts))
+            self.news.set()
+
+    def serve_in(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Start the tasks that wait, and from now on each at once."""
+        self._tasks, asked = tasks, self._asked
+        for answer, facts in asked:
+            tasks.start_soon(answer, *facts)
 
 
 class _Reply:
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.frame: Frame | None = None
+
+
+async def _parse(body: bytes) -> Any:
+    """Return what a guest's JSON says, without holding up the event loop or filling our memory."""
+    if len(body) <= _LONG_PAYLOAD:
+        return json.loads(body)
+    return await anyio.to_thread.run_sync(_parse_long, body)
+
+
+def _read(body: bytes) -> Any:
+    """Return what the guest itself says, which is never large."""
+    if len(body) > _MAX_TOLD_BYTES or sum(map(body.count, (b",", b"[", b"{"))) > _MAX_TOLD_ITEMS:
+        raise WireError("the guest says too much")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise WireError("what the guest says cannot be read") from None
+
+
+def _parse_long(body: bytes) -> Any:
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
+        raise ValueError("it has too many parts")
+    return json.loads(body)
 
 
 def _answer_frame(number: int, problem: str, content: Any) -> Frame:
@@ -501,6 +610,12 @@ def _checked_name(name: str) -> str:
     if not name.isidentifier():
         raise VariableError(name, "ValueError", "a variable's name must be a Python identifier")
     return name
+
+
+def _variables(told: Any) -> list[Variable]:
+    if not isinstance(told, list) or len(told) != 2 or not isinstance(told[0], list):
+        raise WireError("the variables are not listed as they should be")
+    return [_variable(item) for item in told[0]]
 
 
 def _variable(item: Any) -> Variable:

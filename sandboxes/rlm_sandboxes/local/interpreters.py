@@ -17,6 +17,7 @@ from pathlib import Path
 from ..errors import InterpreterUnusable
 
 _PYTHON_NAME = re.compile(r"python(3(\.\d+)?)?t?")
+_INSTALLED = (Path("/usr"), Path("/opt"), Path("/nix/store"))
 _ADVICE = "Name another one, or leave it out to use the server's own."
 
 
@@ -45,6 +46,16 @@ def find_interpreter(named: Path, workdir: Path | None) -> Interpreter:
     return Interpreter(real, _installed_packages(program, real), _is_trusted(real, workdir))
 
 
+def folders_within(prefix: Path, *patterns: str) -> tuple[str, ...]:
+    """Return the folders below `prefix` that match a pattern, without those whose links lead out of it.
+
+    Whoever wrote a project wrote its links too; one that leads elsewhere would show that place to the guest.
+    """
+    inside = prefix.resolve()
+    found = [path.resolve() for pattern in patterns for path in sorted(prefix.glob(pattern)) if path.is_dir()]
+    return tuple(dict.fromkeys(str(path) for path in found if path.is_relative_to(inside)))
+
+
 def _program_in(folder: Path) -> Path:
     for candidate in (folder / "bin" / "python", folder / "Scripts" / "python.exe"):
         if candidate.exists():
@@ -53,10 +64,22 @@ def _program_in(folder: Path) -> Path:
 
 
 def _is_trusted(real: Path, workdir: Path | None) -> bool:
+    """Return whether a program may be executed outside the jail: ours, or one that the system's owner installed.
+
+    Any other is started inside. Who wrote a project chose where its links lead, be it to a file beside it.
+    """
     if workdir is not None and real.is_relative_to(workdir.resolve()):
         return False
-    writable_by_others = real.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return _PYTHON_NAME.fullmatch(real.stem if real.suffix == ".exe" else real.name) is not None and not writable_by_others
+    if _PYTHON_NAME.fullmatch(real.stem if real.suffix == ".exe" else real.name) is None:
+        return False
+    return real.samefile(own_interpreter().program) or _is_installed(real)
+
+
+def _is_installed(real: Path) -> bool:
+    if not any(real.is_relative_to(folder) for folder in _INSTALLED):
+        return False
+    facts = [path.stat() for path in (real, *real.parents)]
+    return all(fact.st_uid == 0 and not fact.st_mode & (stat.S_IWGRP | stat.S_IWOTH) for fact in facts)
 
 
 def _installed_packages(program: Path, real: Path) -> tuple[str, ...]:
@@ -74,5 +97,4 @@ def _sees_system(environment: Path) -> bool:
 
 def _packages_below(prefix: Path) -> tuple[str, ...]:
     patterns = ("lib/python3*/site-packages", "lib/python3*/dist-packages", "lib/python3/dist-packages")
-    found = [path for pattern in (*patterns, "local/" + patterns[1], "Lib/site-packages") for path in sorted(prefix.glob(pattern))]
-    return tuple(dict.fromkeys(str(path.resolve()) for path in found if path.is_dir()))
+    return folders_within(prefix, *patterns, "local/" + patterns[1], "Lib/site-packages")

@@ -34,18 +34,25 @@ def describe(problem: BaseException, ours: str) -> Dict[str, Any]:
     `ours` is the folder of the guest, whose frames are left out.
     """
     return {
-        "name": type(problem).__name__,
-        "message": _cut(_message(problem), MAX_MESSAGE),
+        "name": class_name(problem),
+        "message": _cut(message_of(problem), MAX_MESSAGE),
         "traceback": _cut(_traceback(problem, ours), MAX_TRACEBACK),
         "limit": limit_of(problem),
     }
 
 
-def _message(problem: BaseException) -> str:
+def class_name(problem: BaseException) -> str:
+    """Return the name of an exception's class, whatever that class says of itself."""
+    return str.__str__(type.__dict__["__name__"].__get__(type(problem)))[:200]
+
+
+def message_of(problem: BaseException) -> str:
+    """Return what an exception says, as a plain text; its own `__str__` may do anything."""
     try:
-        return str(problem)
-    except BaseException as second:  # its own __str__ may do anything
-        return f"(its message could not be made: {type(second).__name__})"
+        text = str(problem)
+        return text if type(text) is str else str.__str__(text)
+    except BaseException as second:
+        return f"(its message could not be made: {class_name(second)})"
 
 
 def _traceback(problem: BaseException, ours: str) -> str:
@@ -54,7 +61,7 @@ def _traceback(problem: BaseException, ours: str) -> str:
         _trim(told, ours)
         return "".join(told.format())
     except BaseException as second:
-        return f"{type(problem).__name__} (no traceback could be made: {type(second).__name__})\n"
+        return f"{class_name(problem)} (no traceback could be made: {class_name(second)})\n"
 
 
 def _trim(told: Any, ours: str) -> None:
@@ -74,7 +81,6 @@ def _is_installed(filename: str) -> bool:
 
 
 def _cut(text: str, size: int) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= size:
         return text
     left_out = len(text) - size
@@ -96,6 +102,13 @@ _BY_MODULE = {"socket.py": "network", "subprocess.py": "processes", "popen_fork.
 
 def limit_of(problem: BaseException) -> Optional[str]:
     """Return which limit of the sandbox an exception speaks of, if it is one."""
+    try:
+        return _limit_of(problem)
+    except BaseException:  # a class of the user's own, with properties that do anything
+        return None
+
+
+def _limit_of(problem: BaseException) -> Optional[str]:
     if isinstance(problem, OutputLimit):
         return "output_bytes"
     if isinstance(problem, MemoryError):
@@ -109,7 +122,7 @@ def limit_of(problem: BaseException) -> Optional[str]:
     if isinstance(problem, OSError):
         return _BY_CODE.get(problem.errno or 0)
     cause = problem.__cause__ or problem.__context__
-    return limit_of(cause) if cause is not None and isinstance(cause, (OSError, MemoryError)) else None
+    return _limit_of(cause) if cause is not None and isinstance(cause, (OSError, MemoryError)) else None
 
 
 def _raising_file(problem: BaseException) -> str:

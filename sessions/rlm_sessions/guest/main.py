@@ -6,6 +6,7 @@ its calls, the list of variables) and passes everything else on, in order.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import select
@@ -13,7 +14,7 @@ import sys
 import threading
 from typing import Any, Callable, Dict, NoReturn, Optional
 
-from . import policy, variables, wire
+from . import errors, policy, variables, wire
 from .calls import CallFailed, Calls
 from .interrupts import Interrupts
 from .outlet import NoInput, Outlet, Printed
@@ -66,7 +67,7 @@ class _Guest:
     def _set_up(self, frame: Frame) -> None:
         self._interrupts.install()
         mode = frame.facts["policy"]
-        missing = "" if mode == "off" or policy.available() else policy.reason()
+        missing = "" if mode == "off" else policy.unavailable_because() or ""
         if missing:
             mode = "off"
         os.environ.update(frame.facts["environment"])
@@ -109,8 +110,8 @@ class _Guest:
         if frame.kind == "answer":
             self._calls.answer(frame.facts["call"], frame.facts.get("problem", ""), frame.body)
         elif frame.kind == "variables" and self._repl is not None:
-            listed, count = variables.describe_all(self._repl.namespace)
-            self._outlet.frame("reply", id=frame.facts["id"], variables=listed, count=count)
+            listed = json.dumps(variables.describe_all(self._repl.namespace)).encode()
+            self._outlet.frame("reply", listed, id=frame.facts["id"])
         else:
             self._running = self._running or frame.kind == "run"
             self._work.put(frame)
@@ -149,7 +150,7 @@ class _Guest:
         self._calls.forget()
         self._pass_on_printed()
         self._running = False
-        self._outlet.frame("ran", cell=cell, threads=threading.active_count() - 2, **ran._asdict())
+        self._outlet.frame("ran", json.dumps(ran._asdict()).encode(), cell=cell)
 
     def _do_get(self, frame: Frame) -> None:
         def get(namespace: Dict[str, Any]) -> None:
@@ -187,7 +188,8 @@ class _Guest:
             with self._interrupts.let_in():
                 act(self._repl.namespace)
         except BaseException as problem:  # the values are the user's, and may do anything
-            self._outlet.frame("reply", id=frame.facts["id"], problem=[type(problem).__name__, str(problem)[:1000]])
+            told = [errors.class_name(problem), errors.message_of(problem)[:1000]]
+            self._outlet.frame("reply", id=frame.facts["id"], problem=told)
 
 
 def _catch_standard_descriptors() -> int:

@@ -69,7 +69,8 @@ class Outlet:
             self._gathered_stream = stream
         self._gathered.append(text)
         self._gathered_size += len(text)
-        if self._gathered_size >= _GATHER_BYTES or time.monotonic() - self._sent_at > _GATHER_SECONDS:
+        is_line = text.endswith("\n") and time.monotonic() - self._sent_at > _GATHER_SECONDS
+        if is_line or self._gathered_size >= _GATHER_BYTES:
             self._flush()
 
     def flush(self) -> None:

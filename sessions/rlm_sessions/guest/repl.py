@@ -53,7 +53,7 @@ class Repl:
         sys.modules["__main__"] = self.main
         names = {"call": calls.call, "call_many": calls.call_many, "call_async": calls.call_async}
         offered = {**vars(builtins), **names, "display": self.display, "exit": _exit, "quit": _exit}
-        self.main.__dict__["__builtins__"] = policy.builtins_for(self._mode, offered)
+        self._builtins = policy.builtins_for(self._mode, offered)
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
 
     @property
@@ -63,22 +63,33 @@ class Repl:
 
     def run(self, cell: int, code: str) -> Ran:
         """Run one cell to its end, whatever that is."""
+        self.namespace["__builtins__"] = self._builtins
         before = variables.named(self.namespace)
         self._shown = 0
-        error: Optional[Dict[str, Any]] = None
-        value = exit_code = None
+        value, problem = None, None
         try:
             with self._interrupts.let_in():
                 try:
                     value = self._execute(cell, code)
                 finally:
                     self._show_figures()
-        except SystemExit as problem:
-            exit_code = "0" if problem.code is None else str(problem.code)[:200]
-        except BaseException as problem:  # a cell may raise anything, and the session goes on
-            error = errors.describe(problem, _OURS)
+        except BaseException as raised:  # a cell may raise anything, and the session goes on
+            problem = raised
+        error, exit_code = self._describe(problem)
         changed, removed = _difference(before, variables.named(self.namespace))
         return Ran(error, value, exit_code, changed, removed)
+
+    def _describe(self, problem: Optional[BaseException]) -> Tuple[Optional[Dict[str, Any]], Optional[str]]:
+        """Return what is told of how a cell ended. Its exception may be anything, so this can be interrupted too."""
+        if problem is None:
+            return None, None
+        try:
+            with self._interrupts.let_in():
+                if isinstance(problem, SystemExit):
+                    return None, "0" if problem.code is None else errors.message_of(problem)[:200]
+                return errors.describe(problem, _OURS), None
+        except BaseException:
+            return {"name": errors.class_name(problem), "message": "", "traceback": "", "limit": None}, None
 
     def _execute(self, cell: int, code: str) -> Optional[str]:
         name = f"<cell {cell}>"

@@ -46,7 +46,14 @@ def describe_all(namespace: Dict[str, Any]) -> Tuple[List[List[Any]], int]:
     """Return name, type, size and preview of the first variables, and how many there are in all."""
     found = named(namespace)
     names = sorted(found)[:MAX_LISTED]
-    return [[name[:200], type_name(found[name]), size_of(found[name]), preview(found[name])] for name in names], len(found)
+    return [_describe(name[:200], found[name]) for name in names], len(found)
+
+
+def _describe(name: str, value: Any) -> List[Any]:
+    try:
+        return [name, type_name(value), size_of(value), preview(value)]
+    except BaseException:  # a class of the user's own can make anything of itself
+        return [name, "?", 0, "(it cannot be described)"]
 
 
 def type_name(value: Any) -> str:
@@ -66,11 +73,11 @@ def size_of(value: Any) -> int:
         return _size_of_many(value)
     if kind in _PLAIN:
         return sys.getsizeof(value)
-    if _is_from(kind, "numpy") and kind.__name__ == "ndarray":
+    if _is_one_of(kind, "numpy", "ndarray"):
         return int(value.nbytes)
-    if _is_from(kind, "pandas") and kind.__name__ in ("DataFrame", "Series"):
+    if _is_one_of(kind, "pandas", "DataFrame", "Series"):
         used = value.memory_usage(index=True)
-        return int(used if kind.__name__ == "Series" else used.sum())
+        return int(used if _is_one_of(kind, "pandas", "Series") else used.sum())
     return object.__sizeof__(value)
 
 
@@ -101,20 +108,23 @@ def preview(value: Any) -> str:
         return repr(value)
     if kind in _MANY:
         return _preview_of_many(value)
-    if _is_from(kind, "numpy", "pandas", "polars") and kind.__name__ in ("ndarray", "DataFrame", "Series"):
-        shape = " x ".join(str(n) for n in value.shape)
-        return f"{kind.__name__} {shape}" + (f" {value.dtype}" if hasattr(value, "dtype") else "")
-    if isinstance(value, (types.FunctionType, type)):
-        return f"{'class' if isinstance(value, type) else 'function'} {value.__name__}"
-    if kind is types.ModuleType or isinstance(value, types.ModuleType):
+    for package in ("numpy", "pandas", "polars"):
+        if _is_one_of(kind, package, "ndarray", "DataFrame", "Series"):
+            shape = " x ".join(str(n) for n in value.shape)
+            return f"{kind.__name__} {shape}" + (f" {value.dtype}" if hasattr(value, "dtype") else "")
+    if kind is types.FunctionType:
+        return f"function {value.__name__}"
+    if issubclass(kind, type):
+        return f"class {type.__dict__['__name__'].__get__(value)}"
+    if issubclass(kind, types.ModuleType):
         return f"module {types.ModuleType.__getattribute__(value, '__name__')}"
     return f"<{type_name(value)}>"
 
 
 def _preview_of_many(value: Any) -> str:
     shown: List[str] = []
-    pairs = list(value.items()) if kind_is_small_dict(value) else []
-    items = [f"{_leaf(k)}: {_leaf(v)}" for k, v in pairs[:4]] or [_leaf(item) for item in list(_first_items(value))[:4]]
+    pairs = list(value.items())[:4] if isinstance(value, dict) and len(value) <= _SAMPLE else []
+    items = [f"{_leaf(k)}: {_leaf(v)}" for k, v in pairs] or [_leaf(item) for item in list(_first_items(value))[:4]]
     for item in items:
         shown.append(item)
         if sum(map(len, shown)) > _PREVIEW:
@@ -122,10 +132,6 @@ def _preview_of_many(value: Any) -> str:
     more = ", ..." if len(value) > len(shown) else ""
     left, right = {"list": "[]", "tuple": "()"}.get(type(value).__name__, "{}")
     return f"{left}{', '.join(shown)}{more}{right}  # {len(value)} items"
-
-
-def kind_is_small_dict(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) <= _SAMPLE
 
 
 def _leaf(value: Any) -> str:
@@ -140,9 +146,10 @@ def _cut(text: str, cut: bool) -> str:
     return text + "..." if cut else text
 
 
-def _is_from(kind: type, *packages: str) -> bool:
-    module = type.__getattribute__(kind, "__module__")
-    return isinstance(module, str) and module.partition(".")[0] in packages
+def _is_one_of(kind: type, package: str, *names: str) -> bool:
+    """Return whether `kind` is one of the named classes of a package that is loaded, and not only called so."""
+    known = vars(sys.modules[package]) if package in sys.modules else {}
+    return any(known.get(name) is kind for name in names)
 
 
 def export(value: Any, max_bytes: int) -> Exported:

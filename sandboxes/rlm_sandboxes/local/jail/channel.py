@@ -13,7 +13,6 @@ import os
 
 from . import system
 
-_SIGCHLD = 17
 _RECEIVE_BYTES = 65536
 
 
@@ -37,10 +36,6 @@ class PlainChannel:
         view = memoryview(data)
         while view:
             view = view[os.write(self._writer, view) :]
-
-    def fork(self) -> int:
-        """Copy this process, like `os.fork`."""
-        return os.fork()
 
 
 class GuardedChannel:
@@ -75,28 +70,6 @@ class GuardedChannel:
                 sent += count
             else:
                 _raise_unless_interrupted()
-
-    def fork(self) -> int:
-        """Copy this process, like `os.fork`, which code in a cell cannot do.
-
-        The C library does not know of the copy, so what it guards against at a fork is not
-        guarded: with other threads at work the copy may hang and is to be watched.
-        """
-        api = ctypes.pythonapi
-        call = system.number("clone")
-        assert call is not None
-        clone = ctypes.PyDLL(None, use_errno=True).syscall
-        words = [ctypes.c_long(word) for word in (call, _SIGCHLD, 0, 0, 0, self._secret)]
-        api.PyOS_BeforeFork()
-        pid = int(clone(*words))
-        if pid == 0:
-            api.PyOS_AfterFork_Child()
-            return 0
-        code = ctypes.get_errno()
-        api.PyOS_AfterFork_Parent()
-        if pid < 0:
-            raise OSError(code, os.strerror(code))
-        return pid
 
 
 def _raise_unless_interrupted() -> None:

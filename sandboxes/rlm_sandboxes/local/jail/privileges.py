@@ -10,7 +10,8 @@ from . import system
 from .mounts import Owner
 
 _THREAD_STACK_BYTES = 9 * 1024 * 1024
-_OWN_THREADS = 4  # the program's own helpers, and one copy of itself
+_OWN_THREADS = 2  # the program's own: the main one, and one that reads
+_SIGNALS = 256
 
 
 def become(owner: Owner) -> None:
@@ -69,6 +70,7 @@ def limit_resources(limits: dict[str, Any], start: tuple[int, int], *, count_pro
         resource.RLIMIT_NOFILE: int(limits["open_files"]) + 16,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_SIGPENDING: _SIGNALS,
     }
     if count_processes:
         wanted[resource.RLIMIT_NPROC] = int(limits["threads"]) + int(limits["processes"]) + _OWN_THREADS

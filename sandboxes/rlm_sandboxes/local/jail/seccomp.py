@@ -1,14 +1,11 @@
 """Seccomp: which system calls the kernel still answers, and with which arguments.
 
 A list of what is allowed; all else answers "not implemented", so that libraries
-which try a newer call fall back to an older one. Two things are special here:
+which try a newer call fall back to an older one.
 
-* The channel to the host is one descriptor that no ordinary call can read, write, copy or
-  close. The bytes of the protocol go by `sendto` and `recvfrom` with a secret number in an
-  argument which the kernel ignores, so code that writes to any descriptor can neither
-  forge nor spoil them.
-* Copying the process needs the same secret, so that the program can fork a copy of itself
-  while code that it runs cannot fork at all, unless `processes` allows it.
+The channel to the host is one descriptor that no ordinary call can read, write, copy or close. The bytes
+of the protocol go by `sendto` and `recvfrom` with a secret number in an argument which the kernel
+ignores, so code that writes to any descriptor can neither forge nor spoil them.
 """
 
 from __future__ import annotations
@@ -64,13 +61,14 @@ _NO_XATTR = [
     for verb, prefixes in {"set": " l f", "get": " l f", "list": " l f", "remove": " l f"}.items()
     for prefix in prefixes.replace("  ", " ").split(" ")
 ]
-_NETWORK = "connect bind listen accept accept4 sendmsg recvmsg sendmmsg recvmmsg setsockopt".split()
+#: No recvmsg: who receives descriptors could copy the channel by sending it to itself.
+_NETWORK = "connect bind listen accept accept4 sendmsg sendmmsg setsockopt".split()
 
 _SUID_BITS = 0o6000
-_CLONE_THREAD, _CLONE_NEW_ANY, _SIGCHLD = 0x00010000, 0x7E020080, 17
+_CLONE_THREAD, _CLONE_NEW_ANY = 0x00010000, 0x7E020080
 _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX, _TCGETS, _TIOCGWINSZ = 0x541B, 0x5421, 0x5451, 0x5450, 0x5401, 0x5413
 _F_DUPFD, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_DUPFD_CLOEXEC = 0, 8, 10, 15, 1030
-_F_NOTIFY, _F_SETPIPE_SZ = 1026, 1031
+_F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 1024, 1026, 1031
 
 
 #: Stands for the secret in a filter that is made beforehand.
@@ -150,7 +148,7 @@ def _add_arguments(out: _Assembler, rules: Rules) -> None:
     """Calls that are harmless with some of their arguments only."""
     for name, mode in {"open": 2, "openat": 3, "creat": 1, "mkdir": 1, "mkdirat": 2, "chmod": 1, "fchmod": 1, "fchmodat": 2}.items():
         out.rule(name, [_has_not(mode, _SUID_BITS)])
-    descriptor_calls = [_F_DUPFD, _F_DUPFD_CLOEXEC, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_NOTIFY, _F_SETPIPE_SZ]
+    descriptor_calls = [_F_DUPFD, _F_DUPFD_CLOEXEC, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ]
     harmless = [_is_not(1, command) for command in descriptor_calls]
     copies = [[_is_not(0, rules.channel), _is(1, command)] for command in (_F_DUPFD, _F_DUPFD_CLOEXEC)]
     out.rule("fcntl", [_is_not(0, rules.channel), *harmless], *copies, [_is(1, 1)], [_is(1, 3)])
@@ -165,10 +163,7 @@ def _add_arguments(out: _Assembler, rules: Rules) -> None:
 
 
 def _add_processes(out: _Assembler, rules: Rules) -> None:
-    low, high = _SECRET & 0xFFFFFFFF, _SECRET >> 32
-    copy_by_secret = [_is(0, _SIGCHLD), _is(4, low), _is_high(4, high)]
-    threads = [_has(0, _CLONE_THREAD), _has_not(0, _CLONE_NEW_ANY)]
-    ways = [threads, copy_by_secret]
+    ways = [[_has(0, _CLONE_THREAD), _has_not(0, _CLONE_NEW_ANY)]]
     if rules.processes:
         ways.append([_has_not(0, _CLONE_NEW_ANY)])
         for name in ("fork", "vfork", "execve", "setsid", "setpgid"):

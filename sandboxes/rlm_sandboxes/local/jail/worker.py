@@ -58,7 +58,7 @@ def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoRet
     """Close the jail, tell the host what holds, run the program, and end."""
     status = EXIT_JAIL_FAILED
     try:
-        _keep_descriptors(channel, crashes, asked.owner_map)
+        _keep_descriptors(channel, crashes, asked.owner_map, executes=bool(asked.execute))
         jail = _Jail(asked, around)
         opened = jail.close()
         status = EXIT_PROGRAM_FAILED
@@ -83,8 +83,6 @@ def _execute(asked: Asked, secret: int) -> NoReturn:
     """Become the interpreter that was asked for, now that the jail is closed around whatever it is."""
     assert asked.execute is not None
     reader, writer = os.pipe()
-    os.set_inheritable(CHANNEL, True)
-    os.set_inheritable(CRASHES, True)
     config = {"secret": secret, "site": asked.site, **asked.execute}
     os.write(writer, json.dumps(config).encode())
     os.close(writer)
@@ -101,13 +99,13 @@ def tell(problem: BaseException) -> None:
     os.write(CRASHES, text[-4000:].encode("utf-8", "backslashreplace"))
 
 
-def _keep_descriptors(channel: int, crashes: int, owner_map: int) -> None:
+def _keep_descriptors(channel: int, crashes: int, owner_map: int, *, executes: bool) -> None:
     """Close every descriptor but those given, which get fixed numbers."""
     wanted = {CHANNEL: channel, CRASHES: crashes, OWNER_MAP: owner_map or channel}
     beyond = max(wanted) + 1
     copies = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for number, fd in wanted.items()}
     for number, copy in copies.items():
-        os.dup2(copy, number, inheritable=False)
+        os.dup2(copy, number, inheritable=executes)  # the filter lets nobody change it later
     os.closerange(beyond, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if not owner_map:
         os.close(OWNER_MAP)

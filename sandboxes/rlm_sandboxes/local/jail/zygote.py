@@ -168,6 +168,8 @@ def _leave(flags: int, *, users: bool) -> None:
         os.close(proc)
     if flags & system.CLONE_NEWNS:
         system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
+    if flags & system.CLONE_NEWUTS:
+        socket.sethostname("sandbox")
 
 
 def _rehearse(flags: int, *, users: bool) -> str:
