@@ -422,9 +422,8 @@ class Session:
                 await self._process.pause()
 
     def _result(self, cell: _Cell) -> CellResult:
-        facts = cell.facts
-        lost = facts is None
-        facts = facts or {"changed": [], "removed": []}
+        lost = cell.facts is None
+        facts = {"changed": [], "removed": []} if cell.facts is None else cell.facts
         try:
             return CellResult(
                 cell=cell.number,

@@ -103,6 +103,16 @@ class FakeProcess:
 
     def _run(self) -> None:
         try:
+            self._run_program()
+        except BaseException:  # an interrupt from outside, which arrived when all was said
+            self._status = self._status or 1
+        finally:
+            self._over.set()
+            self._theirs.close()
+
+    def _run_program(self) -> None:
+        self._status = 1
+        try:
             module, function = self._program.entry.split(":")
             for package in (*self._program.libraries, self._program.package):
                 _load(package)
@@ -110,15 +120,11 @@ class FakeProcess:
             self._status = 0
         except SystemExit as end:
             self._status = end.code if isinstance(end.code, int) else 1
-        except OSError:
-            self._status = 1
         except Exception as problem:
             self._status, self._problem = 70, f"{type(problem).__name__}: {problem}"
         finally:
             if self._killed:
                 self._status = -9
-            self._over.set()
-            self._theirs.close()
 
     async def send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -173,8 +179,9 @@ class FakeProcess:
         self._going.set()
         with contextlib.suppress(OSError):
             self._ours.shutdown(socket.SHUT_RDWR)
-        self._raise_inside(SystemExit)
-        await anyio.to_thread.run_sync(self._over.wait, 5)
+        if not await anyio.to_thread.run_sync(self._over.wait, 0.2):
+            self._raise_inside(SystemExit)
+            await anyio.to_thread.run_sync(self._over.wait, 5)
 
     async def close(self) -> None:
         """End the program and give everything back."""

@@ -23,11 +23,15 @@ _ADVICE = "Name another one, or leave it out to use the server's own."
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python: the real program, the folders of its installed packages, and whether it is trusted."""
+    """A Python: the real program, the folders of its installed packages, and whether it is trusted.
+
+    `libraries` are the folders that one which is not trusted needs to see, to start inside the jail.
+    """
 
     program: Path
     site: tuple[str, ...]
     trusted: bool
+    libraries: tuple[str, ...] = ()
 
 
 def own_interpreter() -> Interpreter:
@@ -43,17 +47,8 @@ def find_interpreter(named: Path, workdir: Path | None) -> Interpreter:
     if not program.exists():
         raise InterpreterUnusable(str(named), "there is no such program", _ADVICE)
     real = program.resolve()
-    return Interpreter(real, _installed_packages(program, real), _is_trusted(real, workdir))
-
-
-def folders_within(prefix: Path, *patterns: str) -> tuple[str, ...]:
-    """Return the folders below `prefix` that match a pattern, without those whose links lead out of it.
-
-    Whoever wrote a project wrote its links too; one that leads elsewhere would show that place to the guest.
-    """
-    inside = prefix.resolve()
-    found = [path.resolve() for pattern in patterns for path in sorted(prefix.glob(pattern)) if path.is_dir()]
-    return tuple(dict.fromkeys(str(path) for path in found if path.is_relative_to(inside)))
+    libraries = _folders_within(real.parent.parent, "lib", "lib64")
+    return Interpreter(real, _installed_packages(program, real), _is_trusted(real, workdir), libraries)
 
 
 def _program_in(folder: Path) -> Path:
@@ -97,4 +92,14 @@ def _sees_system(environment: Path) -> bool:
 
 def _packages_below(prefix: Path) -> tuple[str, ...]:
     patterns = ("lib/python3*/site-packages", "lib/python3*/dist-packages", "lib/python3/dist-packages")
-    return folders_within(prefix, *patterns, "local/" + patterns[1], "Lib/site-packages")
+    return _folders_within(prefix, *patterns, "local/" + patterns[1], "Lib/site-packages")
+
+
+def _folders_within(prefix: Path, *patterns: str) -> tuple[str, ...]:
+    """Return the folders below `prefix` that match a pattern, without those whose links lead out of it.
+
+    Whoever wrote a project wrote its links too; one that leads elsewhere would show that place to the guest.
+    """
+    inside = prefix.resolve()
+    found = [path.resolve() for pattern in patterns for path in sorted(prefix.glob(pattern)) if path.is_dir()]
+    return tuple(dict.fromkeys(str(path) for path in found if path.is_relative_to(inside)))

@@ -19,7 +19,7 @@ import anyio.to_thread
 from ..errors import InterpreterUnusable, ProcessEnded, SandboxUnavailable, StartFailed
 from ..limits import Limits
 from ..sandbox import Process, Program
-from .interpreters import Interpreter, find_interpreter, folders_within, own_interpreter
+from .interpreters import Interpreter, find_interpreter, own_interpreter
 from .jail.adopted import BOOTSTRAP
 from .processes import LocalProcess
 from .zygotes import JAIL, Kind, Zygote, open_zygote
@@ -157,16 +157,14 @@ class LinuxSandbox:
 
 
 def _execution(program: Program, interpreter: Interpreter) -> dict[str, Any]:
-    prefix = interpreter.program.parent.parent
     packages = [(package.name, str(package.folder)) for package in (*program.libraries, program.package)]
-    folders = folders_within(prefix, "lib", "lib64")
     return {
         "python": str(interpreter.program),
         "bootstrap": BOOTSTRAP,
         "jail": str(JAIL.folder),
         "packages": packages,
         "entry": program.entry.split(":"),
-        "shown": [str(interpreter.program), *folders, *(folder for _, folder in packages)],
+        "shown": [str(interpreter.program), *interpreter.libraries, *(folder for _, folder in packages)],
     }
 
 

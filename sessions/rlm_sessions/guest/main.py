@@ -1,7 +1,9 @@
-"""The guest's two threads: one reads what the host sends, the main one does it.
+"""The guest's two threads: the main one does what the host sends, the other reads it meanwhile.
 
-The reader answers at once what may not wait for a running cell (the answers to
-its calls, the list of variables) and passes everything else on, in order.
+An idle main thread reads by itself, because handing a frame from thread to thread takes longer
+than many a cell. Once it is busy for more than a moment, or waits for an answer, the reader
+stands in: it answers at once what may not wait for a running cell (the answers to its calls, the
+list of variables) and passes everything else on, in order. Who reads holds the lock `_reading`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from .wire import Frame
 
 _READ_BYTES = 1 << 16
 _FLUSH_MILLISECONDS = 50
+_MOMENT_SECONDS = 0.005
 _EXIT_BROKEN_WIRE = 65
 
 
@@ -51,18 +54,22 @@ class _Guest:
         self._decoder = wire.Decoder(token)
         self._interrupts = Interrupts()
         self._outlet = Outlet(channel.send, token, self._interrupts)
-        self._calls = Calls(self._outlet)
-        self._work: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._calls = Calls(self._outlet, self._hurry)
+        self._work: queue.SimpleQueue[Optional[Frame]] = queue.SimpleQueue()
+        self._reading = threading.Lock()
+        self._nudges: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._begun = 0
+        self._resting = False
         self._repl: Optional[Repl] = None
         self._printed_below = _catch_standard_descriptors()
+        self._poll = select.poll()
+        for fd in (channel.fileno(), self._printed_below):
+            self._poll.register(fd, select.POLLIN)
         self._running = False
 
     def begin(self) -> None:
         """Become what the host's first frame says."""
-        while self._repl is None:
-            self._take_in()
-            while self._repl is None and not self._work.empty():
-                self._set_up(self._work.get())
+        self._set_up(self._next())
 
     def _set_up(self, frame: Frame) -> None:
         self._interrupts.install()
@@ -83,28 +90,64 @@ class _Guest:
     # ---- the reader thread
 
     def read(self) -> NoReturn:
-        """Take in what the host sends, and what is printed past Python, for ever."""
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        poll.register(self._printed_below, select.POLLIN)
+        """Read in place of the main thread whenever that is busy for longer, for ever."""
         while True:
-            for fd, _ in poll.poll(_FLUSH_MILLISECONDS if self._running else None):
-                if fd == self._printed_below:
-                    self._pass_on_printed()
-                else:
-                    self._take_in()
-            self._flush()
+            begun = self._begun
+            self._wait_for_nudge()
+            if self._reading.acquire(blocking=False):
+                self._stand_in()
+            elif begun == self._begun:
+                self._flush()
+                self._rest(begun)
+
+    def _wait_for_nudge(self) -> None:
+        try:
+            self._nudges.get(timeout=_MOMENT_SECONDS)
+        except queue.Empty:
+            pass
+
+    def _rest(self, begun: int) -> None:
+        """Wait until the main thread has something to do again."""
+        self._resting = True
+        if begun == self._begun:  # else it may not have seen that a nudge is needed
+            self._nudges.get()
+        self._resting = False
+
+    def _hurry(self) -> None:
+        """Have somebody read at once, and not only in a moment."""
+        if not self._reading.locked():
+            self._nudges.put(None)
+
+    def _stand_in(self) -> None:
+        """Read until there is work for the main thread, which then reads by itself when it is done."""
+        try:
+            self._take_turn()
+            while self._work.empty():
+                self._take_turn()
+        finally:
+            self._reading.release()
+            self._work.put(None)  # where it waits for work, let it see that nobody reads
+
+    # ---- what both do
+
+    def _take_turn(self) -> None:
+        """Take in what comes next: from the host, or printed past Python."""
+        for fd, _ in self._poll.poll(_FLUSH_MILLISECONDS if self._running else None):
+            if fd == self._printed_below:
+                self._pass_on_printed()
+            else:
+                self._take_in()
+        self._flush()
 
     def _take_in(self) -> None:
         data = self._channel.receive(_READ_BYTES)
         if not data:
             os._exit(0)
         try:
-            frames = self._decoder.feed(data)
+            for frame in self._decoder.feed(data):
+                self._dispatch(frame)
         except wire.WireError:
             os._exit(_EXIT_BROKEN_WIRE)
-        for frame in frames:
-            self._dispatch(frame)
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.kind == "answer":
@@ -137,9 +180,22 @@ class _Guest:
     def work(self) -> NoReturn:
         """Do what the host asks, one thing after the other, for ever."""
         while True:
-            frame = self._work.get()
+            frame = self._next()
+            self._begun += 1
+            if self._resting:
+                self._nudges.put(None)
             handler: Callable[[Frame], None] = getattr(self, "_do_" + frame.kind)
             handler(frame)
+
+    def _next(self) -> Frame:
+        while True:
+            if self._work.empty() and self._reading.acquire(blocking=False):
+                while self._work.empty():
+                    self._take_turn()
+                self._reading.release()
+            frame = self._work.get()
+            if frame is not None:
+                return frame
 
     def _do_run(self, frame: Frame) -> None:
         assert self._repl is not None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, NamedTuple, Optional
 
 TOKEN_BYTES = 16
 MAX_HEADER_BYTES = 256 * 1024
@@ -24,6 +24,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 _LENGTHS = struct.Struct("!II")
 _HEAD_BYTES = TOKEN_BYTES + _LENGTHS.size
+_to_json = json.JSONEncoder(separators=(",", ":")).encode  # made once, because `dumps` would make one each time
 
 
 class WireError(Exception):
@@ -40,7 +41,7 @@ class Frame(NamedTuple):
 
 def encode(token: bytes, frame: Frame) -> bytes:
     """Return `frame` as bytes for the other end."""
-    header = json.dumps([frame.kind, frame.facts], separators=(",", ":")).encode()
+    header = _to_json([frame.kind, frame.facts]).encode()
     if len(header) > MAX_HEADER_BYTES or len(frame.body) > MAX_BODY_BYTES:
         raise WireError(f"a {frame.kind} frame of {len(header)} + {len(frame.body)} bytes is too large to send")
     return b"".join((token, _LENGTHS.pack(len(header), len(frame.body)), header, frame.body))
@@ -62,23 +63,17 @@ class Decoder:
         self._held = bytearray()
         self._broken: Optional[WireError] = None
 
-    def feed(self, data: bytes) -> List[Frame]:
-        """Take in `data` and return the frames that are whole now."""
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take in `data` and give the frames that are whole now, one by one."""
         if self._broken is not None:
             raise self._broken
         self._held += data
-        frames = []
         try:
-            while True:
-                frame = self._next()
-                if frame is None:
-                    return frames
-                frames.append(frame)
+            while (frame := self._next()) is not None:
+                yield frame
         except WireError as problem:
             self._broken = problem
             self._held.clear()
-            if frames:
-                return frames  # they were whole; the error is raised at the next call
             raise
 
     def _next(self) -> Optional[Frame]:
@@ -102,7 +97,7 @@ class Decoder:
 
 def _parse(header: bytes, body: bytes) -> Frame:
     try:
-        parsed = json.loads(header)
+        parsed = json.loads(header.decode())
     except (ValueError, RecursionError) as problem:
         raise WireError("a frame with an unreadable header came in") from problem
     if not (isinstance(parsed, list) and len(parsed) == 2):
