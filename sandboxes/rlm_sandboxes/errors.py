@@ -1,11 +1,11 @@
 """What can go wrong with a sandbox.
 
-    SandboxError
-    ├── LimitsInvalid           a limit that cannot be kept was asked for
-    ├── SandboxUnavailable      this machine cannot isolate programs in the way asked for
-    ├── InterpreterUnusable     the Python that was named cannot run the program
-    ├── StartFailed             the program did not come up
-    └── ProcessEnded            the program is over; nothing more can be sent or received
+SandboxError
+├── LimitsInvalid           a limit that cannot be kept was asked for
+├── SandboxUnavailable      this machine cannot isolate programs in the way asked for
+├── InterpreterUnusable     the Python that was named cannot run the program
+├── StartFailed             the program did not come up
+└── ProcessEnded            the program is over; nothing more can be sent or received
 """
 
 from __future__ import annotations

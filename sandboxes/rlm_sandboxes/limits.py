@@ -84,7 +84,9 @@ def _check(name: str, value: object) -> None:
 def _check_number(name: str, value: object) -> None:
     smallest = _SMALLEST[name]
     kind = "a whole number" if isinstance(smallest, int) else "a number"
-    if isinstance(value, bool) or not isinstance(value, (int,) if isinstance(smallest, int) else (int, float)):
+    if isinstance(value, bool) or not isinstance(
+        value, (int,) if isinstance(smallest, int) else (int, float)
+    ):
         raise LimitsInvalid(name, value, kind)
     if not smallest <= value <= _LARGEST:  # also refuses NaN
         raise LimitsInvalid(name, value, f"{kind} from {smallest} to {_LARGEST}")

@@ -134,4 +134,3 @@ class Sandbox(Protocol):
         scratch folder.
         """
         ...
-

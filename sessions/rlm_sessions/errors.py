@@ -1,10 +1,10 @@
 """What can go wrong with a session.
 
-    SessionError
-    ├── SessionEnded            the guest is gone, and its variables with it
-    ├── VariableError           a variable could not be read, set or deleted
-    │   └── VariableNotFound    there is no variable of that name
-    └── TooWeak                 what holds here is too little for code that nobody has read
+SessionError
+├── SessionEnded            the guest is gone, and its variables with it
+├── VariableError           a variable could not be read, set or deleted
+│   └── VariableNotFound    there is no variable of that name
+└── TooWeak                 what holds here is too little for code that nobody has read
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ _ADVICE = {
     "threads": "No more threads can be started: threads = {0}.",
     "processes": "No more processes can be started: processes = {0}.",
     "network": "Code here has no network: network = {0}.",
-    "files": 'With files = "{0}", code here sees {1}; it writes to its scratch folder (tempfile.gettempdir()).',
+    "files": 'With files = "{0}", code here sees {1}, and its scratch folder (tempfile.gettempdir()).',
     "wall_seconds": "The cell ran longer than wall_seconds = {0} and was stopped.",
     "cpu_seconds": "The cell used more processor time than cpu_seconds = {0} and was stopped.",
 }

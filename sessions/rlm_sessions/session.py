@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -80,7 +80,9 @@ def guest_program() -> Program:
     package = Package("rlm_guest", Path(__file__).parent / "guest")
     found = importlib.util.find_spec("RestrictedPython")
     folders = list(found.submodule_search_locations or ()) if found else []
-    return Program(package, "rlm_guest.main:main", tuple(Package("RestrictedPython", Path(f)) for f in folders[:1]))
+    return Program(
+        package, "rlm_guest.main:main", tuple(Package("RestrictedPython", Path(f)) for f in folders[:1])
+    )
 
 
 @asynccontextmanager
@@ -117,7 +119,9 @@ class Session:
     One cell runs at a time; whoever comes meanwhile waits in line.
     """
 
-    def __init__(self, process: Process, limits: Limits, answer: Answer | None, shown_characters: int) -> None:
+    def __init__(
+        self, process: Process, limits: Limits, answer: Answer | None, shown_characters: int
+    ) -> None:
         self.limits = limits
         self.isolation: Isolation = process.isolation
         self.python: tuple[int, ...] = ()
@@ -181,17 +185,17 @@ class Session:
             self._end(f"its guest broke the protocol ({problem})")
 
     def _broken(self, problem: WireError) -> SessionEnded:
-        """Return the error for a guest that cannot be believed any more; whoever raises it kills the guest."""
-        self._end(f"its guest broke the protocol ({problem})")
-        assert self._ended is not None
-        return self._ended
+        """Return the error for a guest that cannot be believed any more."""
+        return self._end(f"its guest broke the protocol ({problem})")
 
-    def _end(self, reason: str) -> None:
-        self._ended = self._ended or SessionEnded(reason)
+    def _end(self, reason: str) -> SessionEnded:
+        """Note that the session is over, tell everybody who waits, and return the error for it."""
+        ended = self._ended = self._ended or SessionEnded(reason)
         if self._cell is not None:
             self._cell.end()
         for reply in self._replies.values():
             reply.done.set()
+        return ended
 
     async def _send(self, frame: Frame) -> None:
         data = encode(self._token, frame)
@@ -204,7 +208,7 @@ class Session:
                     self._paused = False
                 await self._process.send(data)
             except ProcessEnded:
-                raise self._ended or SessionEnded("the guest is gone") from None
+                raise self._end("the guest is gone") from None
 
     # ---- what the guest sends
 
@@ -249,8 +253,13 @@ class Session:
             return
         problem = ""
         if len(frame.body) > _MAX_CALL_BYTES:
-            problem = f"a call may carry {_MAX_CALL_BYTES} bytes, and this one has {len(frame.body)}; send a part, or a file"
-        elif cell.calls_waiting >= _MAX_CALLS_WAITING or cell.bytes_waiting + len(frame.body) > _MAX_BYTES_WAITING:
+            problem = (
+                f"a call may carry {_MAX_CALL_BYTES} bytes, and this one has {len(frame.body)}; send a part"
+            )
+        elif (
+            cell.calls_waiting >= _MAX_CALLS_WAITING
+            or cell.bytes_waiting + len(frame.body) > _MAX_BYTES_WAITING
+        ):
             problem = f"{cell.calls_waiting} calls with {cell.bytes_waiting} bytes wait already"
         if problem:
             cell.serve(self._refuse_call, number, problem)
@@ -284,7 +293,7 @@ class Session:
             return _answer_frame(number, "ValueError", f"the payload of the call cannot be read: {wrong}")
         try:
             return _answer_frame(number, "", await self._answer(name, payload))
-        except Exception as problem:  # whatever an answerer raises belongs to who asked
+        except Exception as problem:  # noqa: BLE001 -- whatever an answerer raises belongs to who asked
             return _answer_frame(number, type(problem).__name__, str(problem))
 
     async def _take_ran(self, frame: Frame) -> None:
@@ -346,7 +355,7 @@ class Session:
             await self._leave(cell)
 
     async def _accompany(self, cell: _Cell) -> None:
-        """Answer and watch a cell that asks something, or takes its time. Most do neither, and are spared the tasks."""
+        """Answer and watch a cell that asks something or takes its time; most do neither."""
         async with anyio.create_task_group() as tasks:
             try:
                 cell.serve_in(tasks)
@@ -380,7 +389,7 @@ class Session:
             self._end("killed")
 
     async def _watch(self, cell: _Cell) -> None:
-        """Keep an eye on what the kernel does not limit by itself: processor time, and memory of several processes."""
+        """Watch what the kernel does not limit by itself: processor time, and memory of several processes."""
         await anyio.sleep(max(0.0, cell.began + _FIRST_LOOK_SECONDS - time.monotonic()))
         try:
             before = (await self._process.usage()).cpu_seconds
@@ -409,10 +418,10 @@ class Session:
         self._stirred.set()
 
     async def rest_when_idle(self) -> None:
-        """Pause the guest a moment after its cell, so that nothing it left behind goes on, until it is needed."""
+        """Pause the guest a moment after its cell, so that nothing it left behind goes on by itself."""
         while self._ended is None:
             await self._stirred.wait()
-            while (idle := time.monotonic() - self._stirred_at) < _IDLE_SECONDS:
+            while (idle := time.monotonic() - self._stirred_at) < _IDLE_SECONDS:  # noqa: ASYNC110
                 await anyio.sleep(_IDLE_SECONDS - idle)
             self._stirred = anyio.Event()
             async with self._sending:
@@ -447,7 +456,9 @@ class Session:
         if lost:
             reason = self._ended.reason if self._ended else "its guest is gone"
             said = f"{advice(cell.limit, self.limits)} " if cell.limit else ""
-            return CellError("SessionLost", f"{said}The session and its variables are lost: {reason}.", "", cell.limit)
+            return CellError(
+                "SessionLost", f"{said}The session and its variables are lost: {reason}.", "", cell.limit
+            )
         if cell.limit and told is not None:
             message = f"{advice(cell.limit, self.limits)} The session and its variables are kept."
             return CellError("LimitReached", message, told.traceback, cell.limit)
@@ -479,7 +490,9 @@ class Session:
         body = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         body = body if isinstance(body, bytes) else json.dumps(value).encode()
         if len(body) > wire.MAX_BODY_BYTES:
-            much = f"{len(body)} bytes are more than the {wire.MAX_BODY_BYTES} that can be sent; load it from a file"
+            much = (
+                f"{len(body)} bytes are over the {wire.MAX_BODY_BYTES} that can be sent; load it from a file"
+            )
             raise VariableError(name, "TooLarge", much)
         async with self._line:
             await self._request(name, "set", {"name": _checked_name(name), "form": form}, body)
@@ -545,14 +558,14 @@ class _Cell:
         self.facts: dict[str, Any] | None = None
         self.limit: str | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._asked: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []
+        self._asked: list[tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]] = []
 
     def end(self) -> None:
         self.done.set()
         self.news.set()
 
-    def serve(self, answer: Callable[..., Awaitable[None]], *facts: Any) -> None:
-        """Have `answer` called in a task, as soon as there is a place for tasks and as long as the cell runs."""
+    def serve(self, answer: Callable[..., Coroutine[Any, Any, None]], *facts: Any) -> None:
+        """Have `answer` called in a task, as soon as there is a place for tasks and while the cell runs."""
         if self.done.is_set():
             return
         if self._tasks is not None:

@@ -13,7 +13,9 @@ from rlm_sandboxes import Package, Program, Sandbox
 from rlm_sandboxes.local import LocalSandbox
 from tests.fakes.sandbox import FakeSandbox
 
-PROBE = Program(Package("rlm_probe", Path(__file__).parent.parent / "programs" / "probe"), "rlm_probe.main:main")
+PROBE = Program(
+    Package("rlm_probe", Path(__file__).parent.parent / "programs" / "probe"), "rlm_probe.main:main"
+)
 
 SANDBOXES: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
     "fake": FakeSandbox,

@@ -90,7 +90,9 @@ async def test_links_do_not_lead_out_of_the_project(walls: Sandbox, project: Pat
     assert "Error" in linked
 
 
-async def test_further_folders_can_be_read_and_not_written(walls: Sandbox, project: Path, tmp_path: Path) -> None:
+async def test_further_folders_can_be_read_and_not_written(
+    walls: Sandbox, project: Path, tmp_path: Path
+) -> None:
     library = tmp_path / "library"
     library.mkdir()
     (library / "book.txt").write_text("text")

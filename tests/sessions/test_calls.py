@@ -21,7 +21,9 @@ async def test_a_call_can_be_awaited_while_other_tasks_go_on(session: Session) -
 
 
 async def test_a_failed_call_is_an_error_that_code_can_catch(session: Session) -> None:
-    caught = await session.run("try:\n    call('nonsense')\nexcept Exception as e:\n    found = (type(e).__name__, e.kind, str(e))\nfound")
+    caught = await session.run(
+        "try:\n    call('nonsense')\nexcept Exception as e:\n    found = (type(e).__name__, e.kind, str(e))\nfound"
+    )
     uncaught = await session.run("call('nonsense')")
 
     assert caught.value == "('CallFailed', 'ValueError', 'nobody knows nonsense')"
@@ -43,7 +45,9 @@ async def test_many_calls_run_at_once_and_their_answers_keep_order(sandbox: Loca
         return payload
 
     async with open_session(sandbox, answer=answer) as session:
-        result = await session.run("answers = call_many([('q', n) for n in range(100)])\n[str(a) for a in answers[48:53]]")
+        result = await session.run(
+            "answers = call_many([('q', n) for n in range(100)])\n[str(a) for a in answers[48:53]]"
+        )
 
     assert result.value == "['48', '49', 'not this one', '51', '52']"
     assert most == 100

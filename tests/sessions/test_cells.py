@@ -22,7 +22,9 @@ async def test_the_last_expression_is_shown(session: Session) -> None:
     assert await value_of(session, "x = 20\nx * 2 + 2") == "42"
 
 
-@pytest.mark.parametrize("code", ["x = 1", "None", "x = 1; x;", "1 + 1;  # quiet", "", "# nothing", "if True:\n    5"])
+@pytest.mark.parametrize(
+    "code", ["x = 1", "None", "x = 1; x;", "1 + 1;  # quiet", "", "# nothing", "if True:\n    5"]
+)
 async def test_statements_none_and_silenced_expressions_show_nothing(session: Session, code: str) -> None:
     assert await value_of(session, code) is None
 
@@ -40,7 +42,9 @@ async def test_the_underscore_is_the_last_value(session: Session) -> None:
 
 async def test_await_works_at_top_level_and_tasks_live_on_between_cells(session: Session) -> None:
     await session.run("import asyncio\nasync def slowly(x):\n    await asyncio.sleep(0.01)\n    return x")
-    await session.run("async def main():\n    return asyncio.create_task(slowly('kept'))\ntask = await main()")
+    await session.run(
+        "async def main():\n    return asyncio.create_task(slowly('kept'))\ntask = await main()"
+    )
 
     assert await value_of(session, "(await slowly(1), await task)") == "(1, 'kept')"
 
@@ -95,7 +99,7 @@ async def test_a_traceback_shows_the_users_lines_and_none_of_ours(session: Sessi
 
     assert result.error is not None
     told = result.error.traceback
-    assert told.startswith("Traceback (most recent call last):\n  File \"<cell 2>\", line 2")
+    assert told.startswith('Traceback (most recent call last):\n  File "<cell 2>", line 2')
     assert "    inner(y)" in told and "    return 1 / x" in told
     assert "rlm_guest" not in told and "guest/" not in told
     assert told.endswith("ZeroDivisionError: division by zero\n")
@@ -149,7 +153,9 @@ async def test_endless_recursion_is_an_ordinary_error(session: Session) -> None:
     assert len(result.error.traceback) < 20_000
 
 
-@pytest.mark.parametrize(("code", "exit_code"), [("exit()", "0"), ("quit(3)", "3"), ("import sys; sys.exit('bye')", "bye")])
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [("exit()", "0"), ("quit(3)", "3"), ("import sys; sys.exit('bye')", "bye")]
+)
 async def test_exit_ends_the_cell_and_not_the_session(session: Session, code: str, exit_code: str) -> None:
     result = await session.run(f"before = 1\n{code}\nbefore = 2")
 
@@ -224,7 +230,16 @@ async def test_text_that_is_no_unicode_is_printed_readably(session: Session) -> 
 
 
 async def test_a_cell_of_any_text_leaves_the_session_well(session: Session) -> None:
-    for code in ("\ud800", "x = '\x00'", "(" * 5000, "-" * 100_000 + "1", "\x00", "\r\n1\r\n", "\ufeff1", "é = 1"):
+    for code in (
+        "\ud800",
+        "x = '\x00'",
+        "(" * 5000,
+        "-" * 100_000 + "1",
+        "\x00",
+        "\r\n1\r\n",
+        "\ufeff1",
+        "é = 1",
+    ):
         with anyio.fail_after(20):
             await session.run(code)
 

@@ -47,7 +47,9 @@ async def test_pictures_and_markdown_are_shown_as_such(session: Session) -> None
 
 
 async def test_display_shows_at_once_what_is_given(session: Session) -> None:
-    result = await session.run("from PIL import Image\nfor n in range(3): display(Image.new('L', (n + 1, 1)))\ndisplay([1])")
+    result = await session.run(
+        "from PIL import Image\nfor n in range(3): display(Image.new('L', (n + 1, 1)))\ndisplay([1])"
+    )
 
     assert len(result.displays) == 3 and result.output == "[1]\n"
 
@@ -72,8 +74,16 @@ async def test_a_long_value_shows_both_ends(sandbox: LocalSandbox) -> None:
         numbers = await session.run("list(range(1_000_000))")
 
     assert text.value is not None and len(text.value) < 25_000
-    assert text.value.startswith("'begin") and text.value.endswith("end'") and "10000008 characters" in text.value
-    assert numbers.value is not None and numbers.value.startswith("[0, 1, 2") and "1000000 items" in numbers.value
+    assert (
+        text.value.startswith("'begin")
+        and text.value.endswith("end'")
+        and "10000008 characters" in text.value
+    )
+    assert (
+        numbers.value is not None
+        and numbers.value.startswith("[0, 1, 2")
+        and "1000000 items" in numbers.value
+    )
 
 
 async def test_a_value_that_cannot_be_shown_is_an_error_of_the_cell(session: Session) -> None:

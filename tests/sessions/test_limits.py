@@ -108,7 +108,9 @@ async def test_memory_ends_in_an_error_and_the_session_lives(sandbox: LocalSandb
 
 
 async def test_memory_of_several_processes_together_is_watched(sandbox: LocalSandbox) -> None:
-    hold = "x = bytearray(100 * 2**20)\nfor i in range(0, len(x), 4096): x[i] = 1\nimport time; time.sleep(60)"
+    hold = (
+        "x = bytearray(100 * 2**20)\nfor i in range(0, len(x), 4096): x[i] = 1\nimport time; time.sleep(60)"
+    )
     python = "sys.executable if os.path.exists(sys.executable) else '/usr/bin/python3'"
     code = f"import os, subprocess, sys, time\nfor _ in range(4): subprocess.Popen([{python}, '-c', {hold!r}])\ntime.sleep(60)"
     limits = Limits(memory_bytes=256 * MIB, processes=8, wall_seconds=30, grace_seconds=3)
@@ -142,9 +144,17 @@ async def test_output_is_counted_anew_for_each_cell(sandbox: LocalSandbox) -> No
     ("limit", "value", "code"),
     [
         ("file_bytes", MIB, "import tempfile\nopen(tempfile.gettempdir() + '/f', 'wb').write(bytes(2**21))"),
-        ("scratch_bytes", MIB, "import tempfile\nopen(tempfile.gettempdir() + '/f', 'wb').write(bytes(2**21))"),
+        (
+            "scratch_bytes",
+            MIB,
+            "import tempfile\nopen(tempfile.gettempdir() + '/f', 'wb').write(bytes(2**21))",
+        ),
         ("open_files", 16, "[open('/dev/null') for _ in range(99)]"),
-        ("threads", 4, "import threading\nfor _ in range(99): threading.Thread(target=threading.Event().wait, daemon=True).start()"),
+        (
+            "threads",
+            4,
+            "import threading\nfor _ in range(99): threading.Thread(target=threading.Event().wait, daemon=True).start()",
+        ),
     ],
 )
 async def test_what_the_kernel_limits_is_told_as_that_limit(
@@ -166,14 +176,18 @@ async def test_what_the_kernel_limits_is_told_as_that_limit(
         ("processes", "import subprocess\nsubprocess.run(['ls'])"),
     ],
 )
-async def test_what_is_switched_off_is_told_as_that_switch(sandbox: LocalSandbox, limit: str, code: str) -> None:
+async def test_what_is_switched_off_is_told_as_that_switch(
+    sandbox: LocalSandbox, limit: str, code: str
+) -> None:
     async with open_session(sandbox, policy="off") as session:
         result = await session.run(code)
 
     assert_told(result, limit)
 
 
-async def test_writing_into_a_project_that_is_read_only_is_told(sandbox: LocalSandbox, tmp_path: Path) -> None:
+async def test_writing_into_a_project_that_is_read_only_is_told(
+    sandbox: LocalSandbox, tmp_path: Path
+) -> None:
     async with open_session(sandbox, project=tmp_path) as session:
         result = await session.run("open('new.txt', 'w')")
 

@@ -40,7 +40,14 @@ def random_json(chance: random.Random, depth: int) -> Any:
     if kind > 5:
         items = [random_json(chance, depth - 1) for _ in range(chance.randrange(5))]
         return items if kind < 8 else {f"k{n}\n": item for n, item in enumerate(items)}
-    return [None, True, chance.getrandbits(chance.randrange(1, 200)), -chance.random() * 1e300, "é\ud800", ""][kind]
+    return [
+        None,
+        True,
+        chance.getrandbits(chance.randrange(1, 200)),
+        -chance.random() * 1e300,
+        "é\ud800",
+        "",
+    ][kind]
 
 
 async def test_plain_data_goes_in_and_out_exactly(session: Session) -> None:
@@ -54,7 +61,17 @@ async def test_plain_data_goes_in_and_out_exactly(session: Session) -> None:
         assert (json.loads(returned.body) if returned.form == "json" else returned.text()) == value
 
 
-INEXACT = ["(1, 2)", "{1: 2}", "float('nan')", "{1, 2}", "object", "[1, (2,)]", "1j", "b''.__class__", "True.__class__"]
+INEXACT = [
+    "(1, 2)",
+    "{1: 2}",
+    "float('nan')",
+    "{1, 2}",
+    "object",
+    "[1, (2,)]",
+    "1j",
+    "b''.__class__",
+    "True.__class__",
+]
 
 
 @pytest.mark.parametrize("code", INEXACT)
@@ -92,7 +109,9 @@ async def test_a_deleted_variable_is_gone(session: Session) -> None:
 
 
 async def test_variables_are_listed_with_type_size_and_preview(session: Session) -> None:
-    await session.run("number = 5\ntext = 'x' * 10_000\ntable = {'a': [1, 2]}\ndef f(): pass\nclass C: pass\nc = C()")
+    await session.run(
+        "number = 5\ntext = 'x' * 10_000\ntable = {'a': [1, 2]}\ndef f(): pass\nclass C: pass\nc = C()"
+    )
 
     listed = {variable.name: variable for variable in await session.variables()}
 
@@ -110,7 +129,9 @@ async def test_variables_are_listed_with_type_size_and_preview(session: Session)
 
 
 async def test_arrays_and_frames_are_listed_with_shape_and_true_size(session: Session) -> None:
-    await session.run("import numpy as np, pandas as pd\na = np.zeros((100, 200))\nd = pd.DataFrame({'x': range(1000)})")
+    await session.run(
+        "import numpy as np, pandas as pd\na = np.zeros((100, 200))\nd = pd.DataFrame({'x': range(1000)})"
+    )
 
     listed = {variable.name: variable for variable in await session.variables()}
 
@@ -171,7 +192,9 @@ async def test_names_known_last_are_given_while_a_cell_keeps_the_interpreter(san
     assert names == ["early"]
 
 
-async def test_a_file_is_loaded_by_the_guest_with_every_byte_kept(sandbox: LocalSandbox, tmp_path: Path) -> None:
+async def test_a_file_is_loaded_by_the_guest_with_every_byte_kept(
+    sandbox: LocalSandbox, tmp_path: Path
+) -> None:
     data = b"line\r\n\0\xff\xfe caf\xc3\xa9" * 1000
     (tmp_path / "data.txt").write_bytes(data)
 

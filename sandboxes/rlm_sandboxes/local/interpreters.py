@@ -59,7 +59,7 @@ def _program_in(folder: Path) -> Path:
 
 
 def _is_trusted(real: Path, workdir: Path | None) -> bool:
-    """Return whether a program may be executed outside the jail: ours, or one that the system's owner installed.
+    """Return whether a program may run outside the jail: ours, or one that the system's owner installed.
 
     Any other is started inside. Who wrote a project chose where its links lead, be it to a file beside it.
     """

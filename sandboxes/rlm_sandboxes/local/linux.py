@@ -153,7 +153,7 @@ class LinuxSandbox:
         finally:
             theirs.close()
             os.close(writer)
-        return LocalProcess(zygote, pid, ours, reader)
+        return LocalProcess(zygote, pid, ours, reader, family=bool(request["limits"]["processes"]))
 
 
 def _execution(program: Program, interpreter: Interpreter) -> dict[str, Any]:

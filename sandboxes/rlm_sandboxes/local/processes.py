@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,6 +16,9 @@ import anyio.to_thread
 from ..errors import ProcessEnded, StartFailed
 from ..sandbox import Isolation, Layer, Usage
 from .zygotes import Zygote
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _READ_BYTES = 1 << 16
 _REPORT_BYTES = 1 << 16
@@ -26,8 +29,11 @@ _END_SECONDS = 5.0
 class LocalProcess:
     """A worker in the local jail; keeps the promise of `Process`."""
 
-    def __init__(self, zygote: Zygote, pid: int, channel: socket.socket, crashes: int) -> None:
+    def __init__(
+        self, zygote: Zygote, pid: int, channel: socket.socket, crashes: int, *, family: bool
+    ) -> None:
         self._zygote = zygote
+        self._family = family
         self._pid = pid
         self._channel = channel
         self._crashes = crashes
@@ -92,9 +98,13 @@ class LocalProcess:
 
     async def pause(self) -> None:
         await self._signal(signal.SIGSTOP)
+        if self._family:
+            await anyio.to_thread.run_sync(_signal_descendants, self._seen[0], signal.SIGSTOP)
 
     async def resume(self) -> None:
         await self._signal(signal.SIGCONT)
+        if self._family:
+            await anyio.to_thread.run_sync(_signal_descendants, self._seen[0], signal.SIGCONT)
 
     async def _signal(self, number: int) -> None:
         await self._zygote.signal(self._pid, number)
@@ -164,21 +174,44 @@ def _fields(pid: int) -> list[str]:
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in _each([pid], lambda p: os.listdir(f"/proc/{p}/task")):
-        for name in task:
-            for words in _each([pid], lambda p, n=name: Path(f"/proc/{p}/task/{n}/children").read_text()):
-                for child in words.split():
-                    found += [int(child), *_descendants(int(child))]
-    return found
+    children = [int(word) for words in _each(_threads(pid), _children) for word in words]
+    return [*children, *(below for child in children for below in _descendants(child))]
 
 
-def _each(pids: list[int], look: Callable[[int], Any]) -> list[Any]:
-    """Return what `look` says of each process, leaving out those that are gone by now."""
-    found = []
-    for pid in pids:
+def _threads(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
+
+
+def _children(thread: Path) -> list[str]:
+    return (thread / "children").read_text().split()
+
+
+def _each(things: list[T], look: Callable[[T], R]) -> list[R]:
+    """Return what `look` says of each, leaving out those that are gone by now."""
+    found: list[R] = []
+    for thing in things:
         try:
-            found.append(look(pid))
+            found.append(look(thing))
         except OSError:
             continue
     return found
+
+
+def _signal_descendants(pid: int, number: int) -> None:
+    """Send a signal to everything that a process started, newcomers included."""
+    seen: set[int] = set()
+    while new := set(_descendants(pid)) - seen:
+        _each(list(new), lambda child: _signal_child(pid, child, number))
+        seen |= new
+
+
+def _signal_child(pid: int, child: int, number: int) -> None:
+    handle = os.pidfd_open(child)
+    try:
+        if child in _descendants(pid):  # still; the number might be another's by now
+            signal.pidfd_send_signal(handle, number)
+    finally:
+        os.close(handle)

@@ -31,10 +31,15 @@ _END_SECONDS = 5.0
 
 _BOOTSTRAP = """
 import sys
-if sys.version_info < (3, 9): sys.exit("it is Python %d.%d, and 3.9 is the oldest that works" % sys.version_info[:2])
+if sys.version_info < (3, 9):
+    sys.exit("it is Python %d.%d, and 3.9 is the oldest that works" % sys.version_info[:2])
 import importlib.util
-spec = importlib.util.spec_from_file_location("rlm_jail", sys.argv[2] + "/__init__.py", submodule_search_locations=[sys.argv[2]])
-module = importlib.util.module_from_spec(spec); sys.modules["rlm_jail"] = module; spec.loader.exec_module(module)
+folder = sys.argv[2]
+spec = importlib.util.spec_from_file_location(
+    "rlm_jail", folder + "/__init__.py", submodule_search_locations=[folder])
+module = importlib.util.module_from_spec(spec)
+sys.modules["rlm_jail"] = module
+spec.loader.exec_module(module)
 from rlm_jail import zygote, adopted
 zygote.main(int(sys.argv[1]))
 """
@@ -111,7 +116,9 @@ class Zygote:
         self._statuses.pop(pid, None)
 
     async def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
         data = json.dumps(message).encode()
         async with self._sending:
             while True:
@@ -199,13 +206,17 @@ async def _spawn(kind: Kind, theirs: socket.socket) -> anyio.abc.Process:
         )
     except OSError as problem:
         advice = "Name another one, or leave it out to use the server's own."
-        raise InterpreterUnusable(str(kind.python), problem.strerror or "it cannot be started", advice) from problem
+        raise InterpreterUnusable(
+            str(kind.python), problem.strerror or "it cannot be started", advice
+        ) from problem
 
 
 async def _configure(
     kind: Kind, control: socket.socket, process: anyio.abc.Process, worker_uid: int
 ) -> Zygote:
-    packages = [(package.name, str(package.folder)) for package in (*kind.program.libraries, kind.program.package)]
+    packages = [
+        (package.name, str(package.folder)) for package in (*kind.program.libraries, kind.program.package)
+    ]
     config = {
         "packages": packages,
         "entry": kind.program.entry,
@@ -251,4 +262,3 @@ async def _end(process: anyio.abc.Process) -> None:
             os.killpg(process.pid, 9)
             await process.wait()
         await process.aclose()
-

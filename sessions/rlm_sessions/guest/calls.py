@@ -10,8 +10,9 @@ import asyncio
 import itertools
 import json
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Callable
 
 from .outlet import Outlet
 
@@ -27,10 +28,11 @@ class CallFailed(Exception):
 class Calls:
     """Asks the host, and hands each answer to who waits for it."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, hurry: Callable[[], None]) -> None:
         self._outlet = outlet
+        self._hurry = hurry
         self._numbers = itertools.count(1)
-        self._waiting: Dict[int, Future[Any]] = {}
+        self._waiting: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
         self.cell = 0
 
@@ -38,8 +40,8 @@ class Calls:
         """Ask the host and return its answer; raise `CallFailed` if it has none."""
         return self._ask(name, payload).result()
 
-    def call_many(self, calls: Iterable[Tuple[str, Any]]) -> List[Any]:
-        """Ask everything at once; return the answers in order, a `CallFailed` in place of each that failed."""
+    def call_many(self, calls: Iterable[tuple[str, Any]]) -> list[Any]:
+        """Ask everything at once; return the answers in order, `CallFailed` in place of a failed one."""
         futures = [self._ask(name, payload) for name, payload in calls]
         return [_outcome(future) for future in futures]
 
@@ -54,6 +56,7 @@ class Calls:
             number = next(self._numbers)
             self._waiting[number] = future
         self._outlet.frame("call", body, cell=self.cell, call=number, name=str(name))
+        self._hurry()
         return future
 
     def answer(self, number: int, problem: str, body: bytes) -> None:

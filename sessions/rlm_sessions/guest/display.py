@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import reprlib
 import sys
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple
 
 MAX_TEXT = 20_000
 MAX_DISPLAYS = 20
@@ -34,8 +34,8 @@ def text_of(value: Any) -> str:
         return _frame_text(value)
     if kind in (list, tuple, set, frozenset, dict) and len(value) > _MANY:
         return f"{_short_repr(value)}  # {len(value)} items"
-    text = repr(value)
-    if not isinstance(text, str) or len(text) <= MAX_TEXT:
+    text = str.__str__(repr(value))  # a class may return a text that lies about itself
+    if len(text) <= MAX_TEXT:
         return text
     return _ends(text[: MAX_TEXT // 2], text[-MAX_TEXT // 2 :], len(text), "characters of its text")
 
@@ -59,14 +59,16 @@ def _is_frame(value: Any) -> bool:
 def _frame_text(value: Any) -> str:
     if type(value).__module__.startswith("polars"):
         return repr(value)[:MAX_TEXT]
-    options = {"max_rows": _ROWS} if type(value).__name__ == "Series" else {"max_rows": _ROWS, "max_cols": _COLUMNS}
+    options = (
+        {"max_rows": _ROWS} if type(value).__name__ == "Series" else {"max_rows": _ROWS, "max_cols": _COLUMNS}
+    )
     text = str(value.to_string(**options))
     shape = " x ".join(str(n) for n in value.shape)
     what = "rows x columns" if len(value.shape) == 2 else "rows"
     return f"{text[:MAX_TEXT]}\n[{shape} {what}]"
 
 
-def picture_of(value: Any) -> Optional[Display]:
+def picture_of(value: Any) -> Display | None:
     """Return the picture or Markdown that `value` offers of itself, if any."""
     for mime, make in _pictures(value):
         data = make()
@@ -77,14 +79,18 @@ def picture_of(value: Any) -> Optional[Display]:
     return None
 
 
-def _pictures(value: Any) -> List[Tuple[str, Callable[[], Any]]]:
+def _pictures(value: Any) -> list[tuple[str, Callable[[], Any]]]:
     kind = type(value)
     if isinstance(value, type) or _is_frame(value):
         return []
-    found: List[Tuple[str, Callable[[], Any]]] = []
+    found: list[tuple[str, Callable[[], Any]]] = []
     if kind.__module__ == "matplotlib.figure" and kind.__name__ == "Figure":
         found.append(("image/png", lambda: png_of_figure(value)))
-    for name, mime in (("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"), ("_repr_markdown_", "text/markdown")):
+    for name, mime in (
+        ("_repr_png_", "image/png"),
+        ("_repr_jpeg_", "image/jpeg"),
+        ("_repr_markdown_", "text/markdown"),
+    ):
         method = getattr(kind, name, None)
         if callable(method):
             found.append((mime, lambda method=method: method(value)))  # type: ignore[misc]
@@ -98,7 +104,7 @@ def png_of_figure(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def open_figures() -> List[Display]:
+def open_figures() -> list[Display]:
     """Return the matplotlib figures that are open, as PNG, and close them."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:

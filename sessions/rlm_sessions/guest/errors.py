@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import linecache
 import traceback
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from .outlet import OutputLimit
 
@@ -18,7 +18,7 @@ class CellSources:
     """The text of recent cells, where tracebacks and `inspect` look for it."""
 
     def __init__(self) -> None:
-        self._names: List[str] = []
+        self._names: list[str] = []
 
     def add(self, name: str, code: str) -> None:
         """Keep the text of a cell, and let go of the oldest."""
@@ -28,7 +28,7 @@ class CellSources:
             linecache.cache.pop(self._names.pop(0), None)
 
 
-def describe(problem: BaseException, ours: str) -> Dict[str, Any]:
+def describe(problem: BaseException, ours: str) -> dict[str, Any]:
     """Return what the host is told about an exception that ended a cell.
 
     `ours` is the folder of the guest, whose frames are left out.
@@ -100,7 +100,7 @@ _BY_CODE = {
 _BY_MODULE = {"socket.py": "network", "subprocess.py": "processes", "popen_fork.py": "processes"}
 
 
-def limit_of(problem: BaseException) -> Optional[str]:
+def limit_of(problem: BaseException) -> str | None:
     """Return which limit of the sandbox an exception speaks of, if it is one."""
     try:
         return _limit_of(problem)
@@ -108,7 +108,15 @@ def limit_of(problem: BaseException) -> Optional[str]:
         return None
 
 
-def _limit_of(problem: BaseException) -> Optional[str]:
+def _limit_of(problem: BaseException) -> str | None:
+    own = _own_limit(problem)
+    cause = problem.__cause__ or problem.__context__
+    if own is None and isinstance(cause, (OSError, MemoryError)):
+        return _limit_of(cause)
+    return own
+
+
+def _own_limit(problem: BaseException) -> str | None:
     if isinstance(problem, OutputLimit):
         return "output_bytes"
     if isinstance(problem, MemoryError):
@@ -121,8 +129,7 @@ def _limit_of(problem: BaseException) -> Optional[str]:
         return "files" if problem.filename is not None else None
     if isinstance(problem, OSError):
         return _BY_CODE.get(problem.errno or 0)
-    cause = problem.__cause__ or problem.__context__
-    return _limit_of(cause) if cause is not None and isinstance(cause, (OSError, MemoryError)) else None
+    return None
 
 
 def _raising_file(problem: BaseException) -> str:

@@ -14,7 +14,7 @@ import queue
 import select
 import sys
 import threading
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import Any, Callable, NoReturn
 
 from . import errors, policy, variables, wire
 from .calls import CallFailed, Calls
@@ -55,12 +55,12 @@ class _Guest:
         self._interrupts = Interrupts()
         self._outlet = Outlet(channel.send, token, self._interrupts)
         self._calls = Calls(self._outlet, self._hurry)
-        self._work: queue.SimpleQueue[Optional[Frame]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._reading = threading.Lock()
         self._nudges: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._begun = 0
         self._resting = False
-        self._repl: Optional[Repl] = None
+        self._repl: Repl | None = None
         self._printed_below = _catch_standard_descriptors()
         self._poll = select.poll()
         for fd in (channel.fileno(), self._printed_below):
@@ -209,21 +209,21 @@ class _Guest:
         self._outlet.frame("ran", json.dumps(ran._asdict()).encode(), cell=cell)
 
     def _do_get(self, frame: Frame) -> None:
-        def get(namespace: Dict[str, Any]) -> None:
+        def get(namespace: dict[str, Any]) -> None:
             exported = variables.export(namespace[frame.facts["name"]], frame.facts["max_bytes"])
             self._outlet.frame("reply", exported.body, id=frame.facts["id"], form=exported.form)
 
         self._on_namespace(frame, get)
 
     def _do_set(self, frame: Frame) -> None:
-        def put(namespace: Dict[str, Any]) -> None:
+        def put(namespace: dict[str, Any]) -> None:
             namespace[frame.facts["name"]] = variables.take(frame.facts["form"], frame.body)
             self._outlet.frame("reply", id=frame.facts["id"])
 
         self._on_namespace(frame, put)
 
     def _do_load(self, frame: Frame) -> None:
-        def load(namespace: Dict[str, Any]) -> None:
+        def load(namespace: dict[str, Any]) -> None:
             value = variables.load(frame.facts["path"], frame.facts["form"])
             namespace[frame.facts["name"]] = value
             self._outlet.frame("reply", id=frame.facts["id"], length=len(value))
@@ -231,13 +231,13 @@ class _Guest:
         self._on_namespace(frame, load)
 
     def _do_delete(self, frame: Frame) -> None:
-        def delete(namespace: Dict[str, Any]) -> None:
+        def delete(namespace: dict[str, Any]) -> None:
             del namespace[frame.facts["name"]]
             self._outlet.frame("reply", id=frame.facts["id"])
 
         self._on_namespace(frame, delete)
 
-    def _on_namespace(self, frame: Frame, act: Callable[[Dict[str, Any]], None]) -> None:
+    def _on_namespace(self, frame: Frame, act: Callable[[dict[str, Any]], None]) -> None:
         """Do something with the variables, and tell the host in its own words why it cannot be done."""
         assert self._repl is not None
         try:

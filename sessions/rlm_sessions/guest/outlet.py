@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import threading
 import time
-from typing import Any, Callable, Iterable, List
+from collections.abc import Iterable
+from typing import Any, Callable
 
 from .interrupts import Interrupts
 from .wire import Frame, encode
@@ -31,7 +32,7 @@ class Outlet:
         self._token = token
         self._interrupts = interrupts
         self._lock = threading.RLock()
-        self._gathered: List[str] = []
+        self._gathered: list[str] = []
         self._gathered_size = 0
         self._gathered_stream = "out"
         self._sent_at = 0.0

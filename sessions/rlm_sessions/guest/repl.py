@@ -16,11 +16,13 @@ import sys
 import tokenize
 import types
 import warnings
+from collections.abc import Coroutine
 from io import StringIO
-from typing import Any, Coroutine, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 from . import display, errors, policy, variables
 from .calls import Calls
+from .display import Display
 from .interrupts import Interrupts
 from .outlet import Outlet
 
@@ -32,23 +34,23 @@ _MAX_CHANGED = 50
 class Ran(NamedTuple):
     """What the host is told when a cell is over."""
 
-    error: Optional[Dict[str, Any]]
-    value: Optional[str]
-    exit_code: Optional[str]
-    changed: List[str]
-    removed: List[str]
+    error: dict[str, Any] | None
+    value: str | None
+    exit_code: str | None
+    changed: list[str]
+    removed: list[str]
 
 
 class Repl:
     """The namespace of one session, and running cells in it."""
 
-    def __init__(self, outlet: Outlet, calls: Calls, interrupts: Interrupts, mode: str) -> None:
+    def __init__(self, outlet: Outlet, calls: Calls, interrupts: Interrupts, mode: policy.Mode) -> None:
         self.main = types.ModuleType("__main__")
         self._outlet = outlet
         self._interrupts = interrupts
-        self._mode: Any = mode
+        self._mode = mode
         self._sources = errors.CellSources()
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._shown = 0
         sys.modules["__main__"] = self.main
         names = {"call": calls.call, "call_many": calls.call_many, "call_async": calls.call_async}
@@ -57,7 +59,7 @@ class Repl:
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
 
     @property
-    def namespace(self) -> Dict[str, Any]:
+    def namespace(self) -> dict[str, Any]:
         """The variables of the session."""
         return self.main.__dict__
 
@@ -79,8 +81,8 @@ class Repl:
         changed, removed = _difference(before, variables.named(self.namespace))
         return Ran(error, value, exit_code, changed, removed)
 
-    def _describe(self, problem: Optional[BaseException]) -> Tuple[Optional[Dict[str, Any]], Optional[str]]:
-        """Return what is told of how a cell ended. Its exception may be anything, so this can be interrupted too."""
+    def _describe(self, problem: BaseException | None) -> tuple[dict[str, Any] | None, str | None]:
+        """Return what is told of how a cell ended. Its exception may be anything."""
         if problem is None:
             return None, None
         try:
@@ -91,7 +93,7 @@ class Repl:
         except BaseException:
             return {"name": errors.class_name(problem), "message": "", "traceback": "", "limit": None}, None
 
-    def _execute(self, cell: int, code: str) -> Optional[str]:
+    def _execute(self, cell: int, code: str) -> str | None:
         name = f"<cell {cell}>"
         self._sources.add(name, code)
         tree = ast.parse(code, name)
@@ -123,7 +125,7 @@ class Repl:
                 task.exception()  # it is raised here; asyncio need not report it once more
             raise
 
-    def _show(self, value: Any, *, silent: bool) -> Optional[str]:
+    def _show(self, value: Any, *, silent: bool) -> str | None:
         self.namespace["_"] = value
         if silent:
             return None
@@ -144,13 +146,13 @@ class Repl:
         for figure in display.open_figures():
             self._send(figure)
 
-    def _send(self, shown: Optional[display.Display]) -> None:
+    def _send(self, shown: Display | None) -> None:
         if shown is not None and self._shown < display.MAX_DISPLAYS:
             self._shown += 1
             self._outlet.frame("display", shown.data, mime=shown.mime)
 
 
-def _split(tree: ast.Module) -> Tuple[ast.Module, Optional[ast.Expression]]:
+def _split(tree: ast.Module) -> tuple[ast.Module, ast.Expression | None]:
     """Return a cell without its last expression, and that expression."""
     if not tree.body or not isinstance(tree.body[-1], ast.Expr):
         return tree, None
@@ -162,11 +164,13 @@ def _ends_with_semicolon(code: str) -> bool:
     if not code.rstrip().endswith(";") and "#" not in code:
         return False
     skipped = (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER, tokenize.DEDENT)
-    tokens = [token for token in tokenize.generate_tokens(StringIO(code).readline) if token.type not in skipped]
+    tokens = [
+        token for token in tokenize.generate_tokens(StringIO(code).readline) if token.type not in skipped
+    ]
     return bool(tokens) and tokens[-1].string == ";"
 
 
-def _difference(before: Dict[str, Any], after: Dict[str, Any]) -> Tuple[List[str], List[str]]:
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], list[str]]:
     missing = object()
     changed = [name[:200] for name, value in after.items() if before.get(name, missing) is not value]
     removed = [name[:200] for name in before if name not in after]

@@ -12,7 +12,8 @@ import mmap
 import os
 import sys
 import types
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 MAX_LISTED = 1_000
 _PREVIEW = 80
@@ -33,23 +34,25 @@ class TooLarge(Exception):
     """The value is larger than asked for."""
 
 
-def named(namespace: Dict[str, Any]) -> Dict[str, Any]:
+def named(namespace: dict[str, Any]) -> dict[str, Any]:
     """Return the variables that cells have made."""
-    return {name: value for name, value in namespace.copy().items() if type(name) is str and not _is_hidden(name)}
+    return {
+        name: value for name, value in namespace.copy().items() if type(name) is str and not _is_hidden(name)
+    }
 
 
 def _is_hidden(name: str) -> bool:
     return name == "_" or (name.startswith("__") and name.endswith("__"))
 
 
-def describe_all(namespace: Dict[str, Any]) -> Tuple[List[List[Any]], int]:
+def describe_all(namespace: dict[str, Any]) -> tuple[list[list[Any]], int]:
     """Return name, type, size and preview of the first variables, and how many there are in all."""
     found = named(namespace)
     names = sorted(found)[:MAX_LISTED]
     return [_describe(name[:200], found[name]) for name in names], len(found)
 
 
-def _describe(name: str, value: Any) -> List[Any]:
+def _describe(name: str, value: Any) -> list[Any]:
     try:
         return [name, type_name(value), size_of(value), preview(value)]
     except BaseException:  # a class of the user's own can make anything of itself
@@ -122,15 +125,17 @@ def preview(value: Any) -> str:
 
 
 def _preview_of_many(value: Any) -> str:
-    shown: List[str] = []
+    shown: list[str] = []
     pairs = list(value.items())[:4] if isinstance(value, dict) and len(value) <= _SAMPLE else []
-    items = [f"{_leaf(k)}: {_leaf(v)}" for k, v in pairs] or [_leaf(item) for item in list(_first_items(value))[:4]]
+    items = [f"{_leaf(k)}: {_leaf(v)}" for k, v in pairs] or [
+        _leaf(item) for item in list(_first_items(value))[:4]
+    ]
     for item in items:
         shown.append(item)
         if sum(map(len, shown)) > _PREVIEW:
             break
     more = ", ..." if len(value) > len(shown) else ""
-    left, right = {"list": "[]", "tuple": "()"}.get(type(value).__name__, "{}")
+    left, right = ("[", "]") if type(value) is list else ("(", ")") if type(value) is tuple else ("{", "}")
     return f"{left}{', '.join(shown)}{more}{right}  # {len(value)} items"
 
 
@@ -147,7 +152,7 @@ def _cut(text: str, cut: bool) -> str:
 
 
 def _is_one_of(kind: type, package: str, *names: str) -> bool:
-    """Return whether `kind` is one of the named classes of a package that is loaded, and not only called so."""
+    """Return whether `kind` is one of these classes of a package that is loaded, and not only called so."""
     known = vars(sys.modules[package]) if package in sys.modules else {}
     return any(known.get(name) is kind for name in names)
 
@@ -197,4 +202,4 @@ def load(path: str, form: str) -> Any:
             data: Any = file.read()  # truly empty, or a file that does not tell its size
             return data if form == "bytes" else data.decode("utf-8", "surrogateescape")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content[:] if form == "bytes" else str(content, "utf-8", "surrogateescape")  # type: ignore[arg-type]
+            return content[:] if form == "bytes" else str(content, "utf-8", "surrogateescape")

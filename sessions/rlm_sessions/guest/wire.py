@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, Iterator, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 TOKEN_BYTES = 16
 MAX_HEADER_BYTES = 256 * 1024
@@ -24,7 +25,9 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 _LENGTHS = struct.Struct("!II")
 _HEAD_BYTES = TOKEN_BYTES + _LENGTHS.size
-_to_json = json.JSONEncoder(separators=(",", ":")).encode  # made once, because `dumps` would make one each time
+_to_json = json.JSONEncoder(
+    separators=(",", ":")
+).encode  # made once, because `dumps` would make one each time
 
 
 class WireError(Exception):
@@ -35,7 +38,7 @@ class Frame(NamedTuple):
     """One message: its kind, a few small facts, and bytes."""
 
     kind: str
-    facts: Dict[str, Any]
+    facts: dict[str, Any]
     body: bytes = b""
 
 
@@ -43,7 +46,9 @@ def encode(token: bytes, frame: Frame) -> bytes:
     """Return `frame` as bytes for the other end."""
     header = _to_json([frame.kind, frame.facts]).encode()
     if len(header) > MAX_HEADER_BYTES or len(frame.body) > MAX_BODY_BYTES:
-        raise WireError(f"a {frame.kind} frame of {len(header)} + {len(frame.body)} bytes is too large to send")
+        raise WireError(
+            f"a {frame.kind} frame of {len(header)} + {len(frame.body)} bytes is too large to send"
+        )
     return b"".join((token, _LENGTHS.pack(len(header), len(frame.body)), header, frame.body))
 
 
@@ -61,7 +66,7 @@ class Decoder:
         self._max_header = max_header
         self._max_body = max_body
         self._held = bytearray()
-        self._broken: Optional[WireError] = None
+        self._broken: WireError | None = None
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Take in `data` and give the frames that are whole now, one by one."""
@@ -76,7 +81,7 @@ class Decoder:
             self._held.clear()
             raise
 
-    def _next(self) -> Optional[Frame]:
+    def _next(self) -> Frame | None:
         start = bytes(self._held[:TOKEN_BYTES])
         if not self._token.startswith(start):
             raise WireError("bytes that are no frame came in")

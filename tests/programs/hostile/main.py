@@ -33,4 +33,4 @@ def _next(channel: Any, token: bytes) -> bytes:
         if len(data) >= 24:
             header, body = struct.unpack_from("!II", data, 16)
             if len(data) >= 24 + header + body:
-                return data[24 + header :]
+                return bytes(data[24 + header :])

@@ -10,7 +10,7 @@ import faulthandler
 import importlib
 import os
 import site
-from typing import Any, Dict, NoReturn
+from typing import Any, NoReturn
 
 from .channel import GuardedChannel, PlainChannel
 from .worker import CHANNEL, CRASHES, EXIT_PROGRAM_FAILED, tell
@@ -37,7 +37,8 @@ from rlm_jail import adopted
 adopted.main(config)
 """
 
-def main(config: Dict[str, Any]) -> NoReturn:
+
+def main(config: dict[str, Any]) -> NoReturn:
     """Load the program and run it."""
     status = EXIT_PROGRAM_FAILED
     try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Iterable
 
 from . import system
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple
 
 from . import system
 
@@ -42,7 +42,7 @@ class Project(NamedTuple):
 class Pattern:
     """What every worker's root begins with. Made by the zygote, in its own mount namespace."""
 
-    def __init__(self, readable: List[str], owner: Owner) -> None:
+    def __init__(self, readable: list[str], owner: Owner) -> None:
         self.readable = readable
         self._owner = owner
         self._base = next(path for path in _BASES if os.path.isdir(path))
@@ -67,7 +67,7 @@ class Pattern:
         _write(base + "/etc/passwd", f"rlm:x:{uid}:{gid}::{SCRATCH}:/bin/false\n")
         _write(base + "/etc/group", f"rlm:x:{gid}:\n")
 
-    def enter(self, shown: List[str], project: Optional[Project], *, scratch_bytes: int) -> None:
+    def enter(self, shown: list[str], project: Project | None, *, scratch_bytes: int) -> None:
         """Leave the machine's files for a root with `shown`, `project` and an empty scratch folder."""
         system.unshare(system.CLONE_NEWNS)
         system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
@@ -83,7 +83,7 @@ class Pattern:
         system.mount("none", base, None, _FLAGS | system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY)
         system.swap_root(base)
 
-    def _copy_branches(self, base: str, additions: List[str]) -> None:
+    def _copy_branches(self, base: str, additions: list[str]) -> None:
         """Copy the pattern; a branch in which something is still to be added is copied piece by piece."""
         touched = {path.split("/")[1] for path in additions}
         for branch in self._branches:

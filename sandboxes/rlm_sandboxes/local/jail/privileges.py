@@ -58,7 +58,9 @@ def baseline(proc: int) -> tuple[int, int]:
     return pages[0] * size, pages[5] * size
 
 
-def limit_resources(limits: dict[str, Any], start: tuple[int, int], *, count_processes: bool) -> dict[int, int]:
+def limit_resources(
+    limits: dict[str, Any], start: tuple[int, int], *, count_processes: bool
+) -> dict[int, int]:
     """Set the limits the kernel keeps by itself; return them, to be looked at again later."""
     space, data = start
     memory = int(limits["memory_bytes"])

@@ -15,7 +15,6 @@ import errno
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Tuple
 
 from . import system
 from .system import number
@@ -25,12 +24,12 @@ _RET_KILL, _RET_ERRNO, _RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _LD, _AND, _JMP, _JEQ, _JGT, _JSET, _RET = 0x20, 0x54, 0x05, 0x15, 0x25, 0x45, 0x06
 
 _EVERYWHERE = """
-    lseek stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64
-    rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat
+    lseek stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat
+    getdents getdents64 rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat
     truncate ftruncate fallocate fsync fdatasync flock fadvise64 utime utimes utimensat futimesat
     statfs fstatfs getcwd chdir fchdir umask
-    mmap munmap mprotect mremap madvise brk msync membarrier rseq set_robust_list get_robust_list set_tid_address
-    futex futex_waitv arch_prctl
+    mmap munmap mprotect mremap madvise brk msync membarrier rseq set_robust_list get_robust_list
+    set_tid_address futex futex_waitv arch_prctl
     nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time getrandom
     getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp getpgid getsid
     uname sysinfo getrusage times getcpu getrlimit
@@ -44,9 +43,9 @@ _EVERYWHERE = """
 
 #: Calls that take a descriptor in these arguments, and are answered for every one but the channel.
 _ON_OTHER_DESCRIPTORS = {
-    **{name: (0,) for name in "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2".split()},
-    **{name: (0,) for name in "close shutdown getsockopt dup".split()},
-    **{name: (0, 1) for name in "dup2 dup3 sendfile".split()},
+    **dict.fromkeys("read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2".split(), (0,)),
+    **dict.fromkeys("close shutdown getsockopt dup".split(), (0,)),
+    **dict.fromkeys("dup2 dup3 sendfile".split(), (0, 1)),
     "copy_file_range": (0, 2),
 }
 
@@ -66,7 +65,14 @@ _NETWORK = "connect bind listen accept accept4 sendmsg sendmmsg setsockopt".spli
 
 _SUID_BITS = 0o6000
 _CLONE_THREAD, _CLONE_NEW_ANY = 0x00010000, 0x7E020080
-_FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX, _TCGETS, _TIOCGWINSZ = 0x541B, 0x5421, 0x5451, 0x5450, 0x5401, 0x5413
+_FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX, _TCGETS, _TIOCGWINSZ = (
+    0x541B,
+    0x5421,
+    0x5451,
+    0x5450,
+    0x5401,
+    0x5413,
+)
 _F_DUPFD, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_DUPFD_CLOEXEC = 0, 8, 10, 15, 1030
 _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 1024, 1026, 1031
 
@@ -100,7 +106,7 @@ def install(rules: Rules, secret: int) -> None:
     system.prctl(system.PR_SET_SECCOMP, 2, ctypes.addressof(fprog))
 
 
-def _words(secret: int) -> Tuple[bytes, bytes]:
+def _words(secret: int) -> tuple[bytes, bytes]:
     return struct.pack("I", secret & 0xFFFFFFFF), struct.pack("I", secret >> 32)
 
 
@@ -146,9 +152,27 @@ def _add_channel(out: _Assembler, rules: Rules) -> None:
 
 def _add_arguments(out: _Assembler, rules: Rules) -> None:
     """Calls that are harmless with some of their arguments only."""
-    for name, mode in {"open": 2, "openat": 3, "creat": 1, "mkdir": 1, "mkdirat": 2, "chmod": 1, "fchmod": 1, "fchmodat": 2}.items():
+    for name, mode in {
+        "open": 2,
+        "openat": 3,
+        "creat": 1,
+        "mkdir": 1,
+        "mkdirat": 2,
+        "chmod": 1,
+        "fchmod": 1,
+        "fchmodat": 2,
+    }.items():
         out.rule(name, [_has_not(mode, _SUID_BITS)])
-    descriptor_calls = [_F_DUPFD, _F_DUPFD_CLOEXEC, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ]
+    descriptor_calls = [
+        _F_DUPFD,
+        _F_DUPFD_CLOEXEC,
+        _F_SETOWN,
+        _F_SETSIG,
+        _F_SETOWN_EX,
+        _F_SETLEASE,
+        _F_NOTIFY,
+        _F_SETPIPE_SZ,
+    ]
     harmless = [_is_not(1, command) for command in descriptor_calls]
     copies = [[_is_not(0, rules.channel), _is(1, command)] for command in (_F_DUPFD, _F_DUPFD_CLOEXEC)]
     out.rule("fcntl", [_is_not(0, rules.channel), *harmless], *copies, [_is(1, 1)], [_is(1, 3)])

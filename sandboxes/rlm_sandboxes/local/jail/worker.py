@@ -19,7 +19,7 @@ import secrets
 import signal
 import site
 import socket
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import Any, Callable, NamedTuple, NoReturn
 
 from . import landlock, mounts, privileges, seccomp, system
 from .channel import GuardedChannel, PlainChannel
@@ -28,30 +28,30 @@ from .mounts import Owner, Pattern, Project
 CHANNEL, CRASHES, OWNER_MAP = 3, 4, 5
 EXIT_JAIL_FAILED, EXIT_PROGRAM_FAILED = 71, 70
 
-Found = Tuple[str, bool, str]
+Found = tuple[str, bool, str]
 
 
 class Surroundings(NamedTuple):
     """What a worker inherits from its zygote."""
 
-    namespaces: Dict[str, str]  # name: "" where it holds, else the reason why not
-    readable: List[str]
-    pattern: Optional[Pattern]
-    entry: Tuple[str, str]
+    namespaces: dict[str, str]  # name: "" where it holds, else the reason why not
+    readable: list[str]
+    pattern: Pattern | None
+    entry: tuple[str, str]
     worker_uid: int  # 0 where the zygote is not root
 
 
 class Asked(NamedTuple):
     """What the host asked for."""
 
-    limits: Dict[str, Any]
-    layers: List[str]
-    workdir: Optional[str]
+    limits: dict[str, Any]
+    layers: list[str]
+    workdir: str | None
     owner_map: int
     scratch: str
-    site: List[str]
-    environment: Dict[str, str]
-    execute: Optional[Dict[str, Any]] = None
+    site: list[str]
+    environment: dict[str, str]
+    execute: dict[str, Any] | None = None
 
 
 def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoReturn:
@@ -117,8 +117,8 @@ def _keep_descriptors(channel: int, crashes: int, owner_map: int, *, executes: b
 
 class _Jail:
     def __init__(self, asked: Asked, around: Surroundings) -> None:
-        self.found: List[Found] = []
-        self.process: Tuple[int, str] = (0, "")
+        self.found: list[Found] = []
+        self.process: tuple[int, str] = (0, "")
         self.scratch = asked.scratch or mounts.SCRATCH
         self.secret = 0
         self._asked = asked
@@ -192,7 +192,7 @@ class _Jail:
         privileges.enter_user_namespace(proc)
         return ""
 
-    def _limit(self, start: Tuple[int, int]) -> str:
+    def _limit(self, start: tuple[int, int]) -> str:
         alone = "userns" in self._held() or bool(self._around.worker_uid)
         kept = privileges.limit_resources(self._asked.limits, start, count_processes=alone)
         broken = [kind for kind, value in kept.items() if resource.getrlimit(kind) != (value, value)]
@@ -239,7 +239,7 @@ class _Jail:
             return GuardedChannel(CHANNEL, secret)
         return PlainChannel(CHANNEL, CHANNEL)
 
-    def _held(self) -> List[str]:
+    def _held(self) -> list[str]:
         return [name for name, holds, _ in self.found if holds]
 
 
@@ -258,7 +258,7 @@ def rules_for(asked: Asked, *, pidns: bool) -> seccomp.Rules:
 _DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]
 
 
-def _identity(proc: int) -> Tuple[int, str]:
+def _identity(proc: int) -> tuple[int, str]:
     """Return this process's number as the host sees it, and its start time, which makes it unique."""
     number = os.readlink("self", dir_fd=proc)
     fd = os.open("self/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)

@@ -21,7 +21,7 @@ import site
 import socket
 import sys
 import sysconfig
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Callable, NoReturn
 
 from . import privileges, seccomp, system, worker
 from .mounts import Owner, Pattern
@@ -59,7 +59,7 @@ def main(control_fd: int) -> NoReturn:
     zygote.serve()
 
 
-def _prepare(control: socket.socket, config: Dict[str, Any]) -> _Zygote:
+def _prepare(control: socket.socket, config: dict[str, Any]) -> _Zygote:
     namespaces = _enter_namespaces(config["layers"], control, network=config["network"])
     for name, folder in config["packages"]:
         load_package(name, folder)
@@ -79,7 +79,7 @@ def _prepare(control: socket.socket, config: Dict[str, Any]) -> _Zygote:
     return _Zygote(control, around)
 
 
-def _pattern(namespaces: Dict[str, str], readable: List[str], uid: int) -> Optional[Pattern]:
+def _pattern(namespaces: dict[str, str], readable: list[str], uid: int) -> Pattern | None:
     if namespaces["mountns"]:
         return None
     try:
@@ -93,13 +93,14 @@ def load_package(name: str, folder: str) -> None:
     """Import the package that lies in `folder` under the name `name`."""
     path = os.path.join(folder, "__init__.py")
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
 
 
-def _readable(config: Dict[str, Any]) -> List[str]:
+def _readable(config: dict[str, Any]) -> list[str]:
     """Return what every worker may read: the interpreter, the system's libraries, its packages."""
     own = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
     if sys.base_prefix not in ("/", "/usr", "/usr/local"):
@@ -121,19 +122,19 @@ def _open_to_all(path: str) -> bool:
     return True
 
 
-def _outermost(paths: List[str]) -> List[str]:
+def _outermost(paths: list[str]) -> list[str]:
     """Return `paths` without those that lie in another of them."""
-    kept: List[str] = []
+    kept: list[str] = []
     for path in sorted(set(paths)):
         if not kept or not (path + "/").startswith(kept[-1] + "/"):
             kept.append(path)
     return kept
 
 
-def _enter_namespaces(layers: List[str], control: socket.socket, *, network: bool) -> Dict[str, str]:
+def _enter_namespaces(layers: list[str], control: socket.socket, *, network: bool) -> dict[str, str]:
     """Leave for new namespaces, as far as the kernel lets us; return the reason for each it does not."""
     own_users = not _may_mount()
-    reasons = {name: "switched off" for name in (*_KINDS, "userns")}
+    reasons = dict.fromkeys((*_KINDS, "userns"), "switched off")
     if "userns" in layers:
         reasons["userns"] = _rehearse(system.CLONE_NEWUSER, users=True)
     flags = system.CLONE_NEWUSER if own_users else 0
@@ -220,8 +221,8 @@ class _Zygote:
     def __init__(self, control: socket.socket, around: Surroundings) -> None:
         self._control = control
         self._around = around
-        self._alive: Dict[int, bool] = {}
-        self._owner_maps: Dict[Owner, int] = {}
+        self._alive: dict[int, bool] = {}
+        self._owner_maps: dict[Owner, int] = {}
         self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def serve(self) -> NoReturn:
@@ -256,7 +257,7 @@ class _Zygote:
                 os.close(fd)
         self._control.send(json.dumps({"id": request["id"], **answer}).encode())
 
-    def _do(self, request: Dict[str, Any], descriptors: List[int]) -> Dict[str, Any]:
+    def _do(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         if "start" in request:
             return {"pid": self._fork(request["start"], descriptors)}
         if request["pid"] in self._alive:
@@ -272,7 +273,7 @@ class _Zygote:
                 message = {"exited": pid, "status": os.waitstatus_to_exitcode(status)}
                 self._control.send(json.dumps(message).encode())
 
-    def _fork(self, request: Dict[str, Any], descriptors: List[int]) -> int:
+    def _fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
         fields = {name: request[name] for name in Asked._fields if name != "owner_map"}
         asked = Asked(owner_map=self._map_owner(request), **fields)
         own_processes = not self._around.namespaces["pidns"]
@@ -289,13 +290,13 @@ class _Zygote:
         self._alive[pid] = True
         return pid
 
-    def _become_worker(self, asked: Asked, descriptors: List[int]) -> NoReturn:
+    def _become_worker(self, asked: Asked, descriptors: list[int]) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         worker.run(asked, self._around, descriptors[0], descriptors[1])
 
-    def _map_owner(self, request: Dict[str, Any]) -> int:
-        """Return a user namespace in which the project's owner is the worker's user, or 0 if none is needed."""
+    def _map_owner(self, request: dict[str, Any]) -> int:
+        """Return a user namespace in which the project's owner is the worker's user, or 0 for none."""
         uid = self._around.worker_uid
         if not uid or not request["workdir"] or self._around.namespaces["mountns"]:
             return 0
@@ -336,7 +337,7 @@ def _read_until_dot(fd: int) -> str:
     return text[:-1]
 
 
-def _receive(control: socket.socket) -> Tuple[bytes, List[int]]:
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
     fds = array.array("i")
     space = socket.CMSG_SPACE(4 * fds.itemsize)
     data, extra, _, _ = control.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
