@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from .errors import LimitsInvalid
 
@@ -73,9 +73,8 @@ def _check(name: str, value: object) -> None:
         if not isinstance(value, bool):
             raise LimitsInvalid(name, value, "true or false")
     elif name == "readable":
-        if not isinstance(value, tuple) or not all(
-            isinstance(path, Path) and path.is_absolute() for path in value
-        ):
+        paths = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
+        if not all(isinstance(path, Path) and path.is_absolute() for path in paths):
             raise LimitsInvalid(name, value, "absolute paths")
     else:
         _check_number(name, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from rlm_sandboxes import Limits
 
@@ -108,19 +108,31 @@ def number_of(facts: dict[str, Any], key: str) -> int:
 
 def texts_of(facts: dict[str, Any], key: str, *, most: int) -> tuple[str, ...]:
     """Return a list of short texts that a guest sent."""
-    value = facts.get(key)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise WireError(f"{key} is not a list of texts")
-    return tuple(text_of({key: item}, key, most=200) for item in value[:most])
+    return tuple(text_of({key: item}, key, most=200) for item in list_of(facts.get(key), key)[:most])
+
+
+def list_of(value: object, what: str, *, length: int | None = None) -> list[Any]:
+    """Return a list that a guest sent, of so many items if `length` says so."""
+    if not isinstance(value, list):
+        raise WireError(f"{what} is not a list")
+    items = cast("list[Any]", value)
+    if length is not None and len(items) != length:
+        raise WireError(f"{what} has another length")
+    return items
+
+
+def mapping_of(value: object, what: str) -> dict[str, Any]:
+    """Return a mapping that a guest sent."""
+    if not isinstance(value, dict):
+        raise WireError(f"{what} is not a mapping")
+    return cast("dict[str, Any]", value)
 
 
 def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:
     """Return the error of a cell as its guest told it, with advice where a limit caused it."""
-    told = facts.get("error")
-    if told is None:
+    if facts.get("error") is None:
         return None
-    if not isinstance(told, dict):
-        raise WireError("error is not a mapping")
+    told = mapping_of(facts["error"], "error")
     limit = optional_text(told, "limit", most=40)
     limit = limit if limit in _ADVICE else None
     message = text_of(told, "message", most=8_000)

@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -47,6 +47,8 @@ from .results import (
     Variable,
     advice,
     error_of,
+    list_of,
+    mapping_of,
     number_of,
     optional_text,
     text_of,
@@ -94,7 +96,7 @@ async def open_session(
     policy: Policy = "auto",
     answer: Answer | None = None,
     shown_characters: int = SHOWN_CHARACTERS,
-) -> AsyncIterator[Session]:
+) -> AsyncGenerator[Session, None]:
     """Open a session in `sandbox` for the folder `project`, or for none.
 
     `policy` is the language policy: "auto" is permissive behind strong walls and strict behind
@@ -300,10 +302,7 @@ class Session:
         cell = self._cell
         if cell is None or number_of(frame.facts, "cell") != cell.number:
             raise WireError("a cell ended that was not running")
-        facts = _read(frame.body)
-        if not isinstance(facts, dict):
-            raise WireError("the outcome of a cell is malformed")
-        cell.facts = facts
+        cell.facts = mapping_of(_read(frame.body), "the outcome of a cell")
         cell.end()
 
     async def _take_reply(self, frame: Frame) -> None:
@@ -432,7 +431,7 @@ class Session:
 
     def _result(self, cell: _Cell) -> CellResult:
         lost = cell.facts is None
-        facts = {"changed": [], "removed": []} if cell.facts is None else cell.facts
+        facts: dict[str, Any] = {"changed": [], "removed": []} if cell.facts is None else cell.facts
         try:
             return CellResult(
                 cell=cell.number,
@@ -534,7 +533,7 @@ class Session:
         return reply.frame
 
     @contextmanager
-    def _checking(self) -> Iterator[None]:
+    def _checking(self) -> Generator[None, None, None]:
         """End the session if what its guest said turns out not to be what it must be."""
         try:
             yield
@@ -625,15 +624,13 @@ def _checked_name(name: str) -> str:
 
 
 def _variables(told: Any) -> list[Variable]:
-    if not isinstance(told, list) or len(told) != 2 or not isinstance(told[0], list):
-        raise WireError("the variables are not listed as they should be")
-    return [_variable(item) for item in told[0]]
+    described, _ = list_of(told, "the listing", length=2)
+    return [_variable(item) for item in list_of(described, "the variables")]
 
 
 def _variable(item: Any) -> Variable:
-    if not isinstance(item, list) or len(item) != 4:
-        raise WireError("a variable is not described as it should be")
-    facts = dict(zip(("name", "type", "size", "preview"), item, strict=True))
+    name, kind, size, preview = list_of(item, "a variable", length=4)
+    facts = {"name": name, "type": kind, "size": size, "preview": preview}
     return Variable(
         text_of(facts, "name", most=200),
         text_of(facts, "type", most=200),
@@ -643,9 +640,8 @@ def _variable(item: Any) -> Variable:
 
 
 def _variable_error(name: str, problem: Any) -> VariableError:
-    if not isinstance(problem, list) or len(problem) != 2:
-        raise WireError("a problem is not described as it should be")
-    kind, message = str(problem[0])[:100], str(problem[1])[:2000]
+    told, said = list_of(problem, "a problem", length=2)
+    kind, message = str(told)[:100], str(said)[:2000]
     if kind == "KeyError":
         return VariableNotFound(name)
     return VariableError(name, kind, message)

@@ -56,6 +56,19 @@ async def test_the_packages_of_a_projects_environment_can_be_imported(tmp_path: 
     assert session.isolation.strong
 
 
+async def test_a_project_with_an_environment_gets_it_without_being_asked(tmp_path: Path) -> None:
+    install(make_venv(tmp_path / "with" / ".venv"), "only_here", "answer = 42")
+    (tmp_path / "without").mkdir()
+
+    async with LocalSandbox() as sandbox:
+        async with open_session(sandbox, project=tmp_path / "with") as session:
+            own = await session.run("import only_here\nonly_here.answer")
+        async with open_session(sandbox, project=tmp_path / "without") as session:
+            none = await session.run("import numpy\nnumpy.__name__")
+
+    assert (own.value, none.value) == ("42", "'numpy'")
+
+
 async def test_its_packages_are_seen_where_the_projects_files_are_not(tmp_path: Path) -> None:
     venv = make_venv(tmp_path / ".venv")
     install(venv, "only_here", "answer = 42")

@@ -41,6 +41,12 @@ def own_interpreter() -> Interpreter:
     return Interpreter(program, tuple(folder for folder in folders if Path(folder).is_dir()), trusted=True)
 
 
+def environment_of(workdir: Path) -> Path | None:
+    """Return the virtual environment that a project keeps in its folder, if there is one."""
+    folder = workdir / ".venv"
+    return folder if (folder / "pyvenv.cfg").is_file() else None
+
+
 def find_interpreter(named: Path, workdir: Path | None) -> Interpreter:
     """Return the Python that `named` means: a program, or the folder of a virtual environment."""
     program = _program_in(named) if named.is_dir() else named

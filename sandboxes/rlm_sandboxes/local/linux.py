@@ -7,7 +7,7 @@ import random
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ import anyio.to_thread
 from ..errors import InterpreterUnusable, ProcessEnded, SandboxUnavailable, StartFailed
 from ..limits import Limits
 from ..sandbox import Process, Program
-from .interpreters import Interpreter, find_interpreter, own_interpreter
+from .interpreters import Interpreter, environment_of, find_interpreter, own_interpreter
 from .jail.adopted import BOOTSTRAP
 from .processes import LocalProcess
 from .zygotes import JAIL, Kind, Zygote, open_zygote
@@ -33,9 +33,10 @@ _FIRST_UID, _UIDS = 1_900_000_000, 100_000_000
 class LinuxSandbox:
     """The local sandbox on Linux. It owns its zygotes and ends them, and all they started, when left.
 
-    `python` names the interpreter to use, or the folder of a virtual environment; `preload`
-    names modules to have ready in every new process. `layers` can be made smaller, to see
-    what each layer is good for.
+    `python` names the interpreter to use, or the folder of a virtual environment. Without it, a
+    project with a `.venv` gets that, and all else the Python that we run in, in which `preload`
+    names modules to have ready in every new process. `layers` can be made smaller, to see what
+    each layer is good for.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class LinuxSandbox:
         await self._stack.aclose()
 
     @asynccontextmanager
-    async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncIterator[Process]:
+    async def start(
+        self, program: Program, workdir: Path | None, limits: Limits
+    ) -> AsyncGenerator[Process, None]:
         interpreter, workdir = await self._look_up(workdir)
         zygote = await self._zygote(program, interpreter, limits)
         if limits.processes and zygote.namespaces["pidns"]:
@@ -81,11 +84,14 @@ class LinuxSandbox:
 
     async def _look_up(self, workdir: Path | None) -> tuple[Interpreter, Path | None]:
         """Return the interpreter to use and the real path of `workdir`."""
-        if workdir is not None:
-            workdir = await anyio.to_thread.run_sync(workdir.resolve)
-        if self._python is None:
-            return self._own, workdir
-        return await anyio.to_thread.run_sync(find_interpreter, self._python, workdir), workdir
+        if self._python is None and workdir is None:
+            return self._own, None
+        return await anyio.to_thread.run_sync(self._look_up_on_disk, workdir)
+
+    def _look_up_on_disk(self, workdir: Path | None) -> tuple[Interpreter, Path | None]:
+        workdir = workdir and workdir.resolve()
+        named = self._python or (workdir and environment_of(workdir))
+        return find_interpreter(named, workdir) if named else self._own, workdir
 
     async def _await_report(self, process: LocalProcess, interpreter: Interpreter) -> None:
         try:
@@ -99,7 +105,7 @@ class LinuxSandbox:
 
     async def _zygote(self, program: Program, interpreter: Interpreter, limits: Limits) -> Zygote:
         host = interpreter if interpreter.trusted else self._own
-        own = self._python is None
+        own = interpreter is self._own
         kind = Kind(
             python=host.program,
             program=Program(program.package, program.entry, program.libraries, self._preload if own else ()),
@@ -122,7 +128,7 @@ class LinuxSandbox:
     def _request(
         self, program: Program, interpreter: Interpreter, workdir: Path | None, limits: Limits, scratch: str
     ) -> dict[str, Any]:
-        foreign = self._python is not None
+        foreign = interpreter is not self._own
         shown = [str(path) for path in limits.readable] + (list(interpreter.site) if foreign else [])
         execute = None
         if not interpreter.trusted:
@@ -169,7 +175,7 @@ def _execution(program: Program, interpreter: Interpreter) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _scratch_folder(zygote: Zygote, worker_uid: int) -> AsyncIterator[str]:
+async def _scratch_folder(zygote: Zygote, worker_uid: int) -> AsyncGenerator[str, None]:
     """Where a worker has no root folder of its own, lend it a scratch folder on disk."""
     if not zygote.namespaces["mountns"]:
         yield ""

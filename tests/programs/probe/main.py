@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -13,7 +14,7 @@ def main(channel: Any) -> None:
     pending = b""
     while True:
         try:
-            data = channel.receive(65536)
+            data: bytes = channel.receive(65536)
         except KeyboardInterrupt:
             channel.send(b'"interrupted"\n')
             continue
@@ -31,6 +32,7 @@ def fail(channel: Any) -> None:
 
 
 def _answer(channel: Any, request: dict[str, Any]) -> None:
+    result: Any
     try:
         result = _DO[request["do"]](channel, request)
     except KeyboardInterrupt:
@@ -55,7 +57,7 @@ def _end(channel: Any, request: dict[str, Any]) -> None:
     sys.exit(request["code"]) if request.get("softly") else os._exit(request["code"])
 
 
-_DO = {
+_DO: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "echo": lambda channel, request: request["text"],
     "repeat": lambda channel, request: "x" * request["size"],
     "spin": _spin,
