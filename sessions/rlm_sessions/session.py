@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -77,6 +78,7 @@ _IDLE_SECONDS = 0.5
 _LISTING_SECONDS = 1.0
 
 
+@cache
 def guest_program() -> Program:
     """Return the guest, as a sandbox starts it, with the library its language policy stands on."""
     package = Package("rlm_guest", Path(__file__).parent / "guest")

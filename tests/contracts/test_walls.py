@@ -132,6 +132,7 @@ async def test_the_network_can_be_switched_on(walls: Sandbox) -> None:
         reached.set()
         await stream.aclose()
 
+    answer = ""
     with anyio.fail_after(20):
         async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
             port = listener.extra(anyio.abc.SocketAttribute.local_port)

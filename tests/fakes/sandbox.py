@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class FakeSandbox:
         return None
 
     @asynccontextmanager
-    async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncIterator[Process]:
+    async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncGenerator[Process, None]:
         process = FakeProcess(program)
         await process.begin()
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ HOSTILE = Program(
 
 
 @asynccontextmanager
-async def hostile_session(limits: Limits | None = None) -> AsyncIterator[Session]:
+async def hostile_session(limits: Limits | None = None) -> AsyncGenerator[Session, None]:
     """A session whose guest sends what the first cell says."""
     limits = limits or Limits(wall_seconds=1, grace_seconds=0.1)
     async with FakeSandbox() as sandbox, sandbox.start(HOSTILE, None, limits) as process:

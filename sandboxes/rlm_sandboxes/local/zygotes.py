@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,7 @@ class Zygote:
 
         It takes a few milliseconds and is not left half done: a worker that nobody knows of would stay.
         """
+        answer: dict[str, Any] | None = None
         with anyio.CancelScope(shield=True):
             answer = await self._ask({"start": request}, descriptors)
         if answer is None:
@@ -165,7 +166,7 @@ async def _receive(control: socket.socket) -> bytes:
 
 
 @asynccontextmanager
-async def open_zygote(kind: Kind, worker_uid: int) -> AsyncIterator[Zygote]:
+async def open_zygote(kind: Kind, worker_uid: int) -> AsyncGenerator[Zygote, None]:
     """Start a zygote and listen to it; it ends with the context, and all its workers with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:

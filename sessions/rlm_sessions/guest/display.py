@@ -27,7 +27,7 @@ class Display(NamedTuple):
 
 def text_of(value: Any) -> str:
     """Return `value` as a REPL would show it, cut where it is long."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind in (str, bytes, bytearray) and len(value) > MAX_TEXT:
         return _ends(repr(value[: MAX_TEXT // 2]), repr(value[-MAX_TEXT // 2 :]), len(value), "characters")
     if _is_frame(value):
@@ -80,7 +80,7 @@ def picture_of(value: Any) -> Display | None:
 
 
 def _pictures(value: Any) -> list[tuple[str, Callable[[], Any]]]:
-    kind = type(value)
+    kind: type[Any] = type(value)
     if isinstance(value, type) or _is_frame(value):
         return []
     found: list[tuple[str, Callable[[], Any]]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextmanager
-    def let_in(self) -> Iterator[None]:
+    def let_in(self) -> Generator[None, None, None]:
         """Let interrupts reach what runs in this block."""
         self._pending = False
         self._open = True

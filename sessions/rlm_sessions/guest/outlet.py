@@ -54,15 +54,20 @@ class Outlet:
 
     def write(self, stream: str, text: str) -> None:
         """Print `text`; raise `OutputLimit` once the cell has printed all it may."""
-        with self._interrupts.held(), self._lock:
-            room = self._left
-            self._left -= len(text)
-            if room <= 0 < len(text):
-                raise OutputLimit
-            self._gather(stream, text[:room] if len(text) > room else text)
-            if self._left < 0:
-                self._flush()
-                raise OutputLimit
+        held = self._interrupts.hold()  # no `with`: this is what a loop of prints spends its time in
+        try:
+            with self._lock:
+                room = self._left
+                self._left -= len(text)
+                if room <= 0 < len(text):
+                    raise OutputLimit
+                self._gather(stream, text[:room] if len(text) > room else text)
+                if self._left < 0:
+                    self._flush()
+                    raise OutputLimit
+        finally:
+            if held:
+                self._interrupts.release()
 
     def _gather(self, stream: str, text: str) -> None:
         if stream != self._gathered_stream:
@@ -115,7 +120,7 @@ class Printed(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        if not isinstance(text, str):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- a cell passes anything
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._outlet.write(self._stream, text)
         return len(text)

@@ -6,6 +6,7 @@ another thread while a cell runs, and cannot be made to hang.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap
@@ -61,7 +62,7 @@ def _describe(name: str, value: Any) -> list[Any]:
 
 def type_name(value: Any) -> str:
     """Return the name of a value's class, with its module where that says more."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     module = type.__getattribute__(kind, "__module__")
     name = type.__getattribute__(kind, "__qualname__")
     if not isinstance(module, str) or module in ("builtins", "__main__"):
@@ -71,7 +72,7 @@ def type_name(value: Any) -> str:
 
 def size_of(value: Any) -> int:
     """Return about how many bytes `value` holds; long containers are judged by their beginning."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind in _MANY:
         return _size_of_many(value)
     if kind in _PLAIN:
@@ -91,8 +92,9 @@ def _size_of_many(value: Any) -> int:
 
 
 def _first_items(value: Any) -> Iterator[Any]:
+    items: Any = dict.values(value) if type(value) is dict else value
     try:
-        for index, item in enumerate(value.values() if isinstance(value, dict) else value):
+        for index, item in enumerate(items):
             if index >= _SAMPLE:
                 return
             yield item
@@ -102,7 +104,7 @@ def _first_items(value: Any) -> Iterator[Any]:
 
 def preview(value: Any) -> str:
     """Return a few characters that tell what `value` is."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind in (str, bytes, bytearray):
         return _cut(repr(value[:_PREVIEW]), len(value) > _PREVIEW)
     if kind is int and value.bit_length() > 256:
@@ -126,7 +128,7 @@ def preview(value: Any) -> str:
 
 def _preview_of_many(value: Any) -> str:
     shown: list[str] = []
-    pairs = list(value.items())[:4] if isinstance(value, dict) and len(value) <= _SAMPLE else []
+    pairs: list[Any] = list(dict.items(value))[:4] if type(value) is dict and len(value) <= _SAMPLE else []
     items = [f"{_leaf(k)}: {_leaf(v)}" for k, v in pairs] or [
         _leaf(item) for item in list(_first_items(value))[:4]
     ]
@@ -184,8 +186,11 @@ def _is_json(value: Any, depth: int) -> bool:
     if depth > 100:
         return False
     if type(value) is list:
-        return all(_is_json(item, depth + 1) for item in value)
-    return type(value) is dict and all(type(k) is str and _is_json(v, depth + 1) for k, v in value.items())
+        return all(map(_is_json, value, itertools.repeat(depth + 1)))
+    if type(value) is not dict:
+        return False
+    pairs: Any = value
+    return all(type(key) is str and _is_json(pairs[key], depth + 1) for key in pairs)
 
 
 def take(form: str, body: bytes) -> Any:

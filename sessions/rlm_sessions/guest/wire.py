@@ -105,9 +105,8 @@ def _parse(header: bytes, body: bytes) -> Frame:
         parsed = json.loads(header.decode())
     except (ValueError, RecursionError) as problem:
         raise WireError("a frame with an unreadable header came in") from problem
-    if not (isinstance(parsed, list) and len(parsed) == 2):
-        raise WireError("a frame with a malformed header came in")
-    kind, facts = parsed
-    if not (isinstance(kind, str) and isinstance(facts, dict)):
-        raise WireError("a frame with a malformed header came in")
-    return Frame(kind, facts, body)
+    if isinstance(parsed, list):
+        pair: list[Any] = parsed
+        if len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], dict):
+            return Frame(pair[0], pair[1], body)
+    raise WireError("a frame with a malformed header came in")

@@ -76,7 +76,7 @@ def limit_resources(
     }
     if count_processes:
         wanted[resource.RLIMIT_NPROC] = int(limits["threads"]) + int(limits["processes"]) + _OWN_THREADS
-    kept = {}
+    kept: dict[int, int] = {}
     for kind, value in wanted.items():
         hard = resource.getrlimit(kind)[1]
         kept[kind] = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -215,6 +215,10 @@ def _continue_as_first_process(control: socket.socket) -> None:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
+def _wake(number: int, frame: object) -> None:
+    """Do nothing: that a signal came is heard by the wakeup descriptor."""
+
+
 class _Zygote:
     """Answers the host's requests, one after the other."""
 
@@ -229,7 +233,7 @@ class _Zygote:
         wakeup_reader, wakeup_writer = socket.socketpair()
         for end in (wakeup_reader, wakeup_writer):
             end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _wake)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
         poll = select.poll()
