@@ -130,6 +130,9 @@ class Session:
         self.isolation: Isolation = process.isolation
         self.python: tuple[int, ...] = ()
         self._process = process
+        self._watches_memory = bool(limits.processes) or any(
+            layer.name == "memory" and not layer.holds for layer in process.isolation.layers
+        )
         self._answer = answer
         self._shown_characters = shown_characters
         self._token = secrets.token_bytes(wire.TOKEN_BYTES)
@@ -396,11 +399,11 @@ class Session:
             before = (await self._process.usage()).cpu_seconds
             left = self.limits.cpu_seconds
             while left > 0:
-                most = _MEMORY_LOOK_SECONDS if self.limits.processes else math.inf
+                most = _MEMORY_LOOK_SECONDS if self._watches_memory else math.inf
                 await anyio.sleep(min(most, max(0.02, left / (os.cpu_count() or 1))))
                 usage = await self._process.usage()
                 left = self.limits.cpu_seconds - (usage.cpu_seconds - before)
-                if self.limits.processes and usage.memory_bytes > self.limits.memory_bytes:
+                if self._watches_memory and usage.memory_bytes > self.limits.memory_bytes:
                     await self._stop(cell, "memory_bytes")
                     return
             await self._stop(cell, "cpu_seconds")

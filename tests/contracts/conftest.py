@@ -11,6 +11,7 @@ import pytest
 
 from rlm_sandboxes import Package, Program, Sandbox
 from rlm_sandboxes.local import LocalSandbox
+from rlm_sandboxes.local.posix import PosixSandbox
 from tests.fakes.sandbox import FakeSandbox
 
 PROBE = Program(
@@ -20,6 +21,7 @@ PROBE = Program(
 SANDBOXES: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
     "fake": FakeSandbox,
     "local": LocalSandbox,
+    "spawned": PosixSandbox,
     "local without any layer": lambda: LocalSandbox(layers=frozenset()),
 }
 WITH_WALLS = ("local",)

@@ -42,9 +42,9 @@ class MacOS(Posix):
 class MacSandbox(SpawnedSandbox):
     """The local sandbox on macOS.
 
-    `python` names the interpreter to use, or the folder of a virtual environment; `preload`
-    names modules to have ready before a program begins. `layers` can be made smaller, to see
-    what each layer is good for.
+    `python` names the interpreter to use, or the folder of a virtual environment. Without it, a
+    project with a `.venv` gets that, and all else the Python that we run in, in which `preload`
+    names modules to have ready. `layers` can be made smaller, to see what each layer is good for.
     """
 
     def __init__(

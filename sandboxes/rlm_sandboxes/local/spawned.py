@@ -24,7 +24,7 @@ import anyio.to_thread
 from ..errors import InterpreterUnusable, ProcessEnded, SandboxError, SandboxUnavailable, StartFailed
 from ..limits import Limits
 from ..sandbox import Isolation, Layer, Process, Program, Usage
-from .interpreters import Interpreter, find_interpreter, own_interpreter
+from .interpreters import Interpreter, environment_of, find_interpreter, own_interpreter
 from .systems import Hold, System, View
 
 CHILD = Path(__file__).parent / "spawn_child"
@@ -45,9 +45,10 @@ _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceErr
 class SpawnedSandbox:
     """Spawns an interpreter for each program, and holds it with what `system` has.
 
-    `python` names the interpreter to use, or the folder of a virtual environment; `preload`
-    names modules to have ready before a program begins. `layers` can be made smaller, to see
-    what each layer is good for.
+    `python` names the interpreter to use, or the folder of a virtual environment. Without it, a
+    project with a `.venv` gets that where there are walls, and all else the Python that we run in,
+    in which `preload` names modules to have ready. `layers` can be made smaller, to see what each
+    layer is good for.
     """
 
     def __init__(
@@ -83,14 +84,25 @@ class SpawnedSandbox:
 
     def _plan(self, program: Program, workdir: Path | None, limits: Limits, folder: Path) -> _Plan:
         system, own = self._system, own_interpreter()
-        workdir = workdir.resolve() if workdir is not None else None
-        interpreter = find_interpreter(self._python, workdir) if self._python is not None else own
-        if not interpreter.trusted and not (system.walls and self._layers >= system.walls):
+        walled = bool(system.walls) and self._layers >= system.walls
+        workdir = workdir and workdir.resolve()
+        chosen = environment_of(workdir) if workdir and walled and not self._python else None
+        named = self._python or chosen
+        interpreter = find_interpreter(named, workdir) if named else own
+        if not interpreter.trusted and not walled:
             reason = "it is neither ours nor the system's own, and nothing here could hold it"
             raise InterpreterUnusable(str(interpreter.program), reason, _ADVICE)
-        first = interpreter.program if interpreter.trusted else own.program
         return _Plan(
-            *(system, self._layers, self._preload, program, interpreter, first, workdir, limits, folder)
+            system=system,
+            layers=self._layers,
+            preload=() if named else self._preload,
+            program=program,
+            interpreter=interpreter,
+            first=interpreter.program if interpreter.trusted else own.program,
+            foreign=chosen is not None or not interpreter.trusted,
+            workdir=workdir,
+            limits=limits,
+            folder=folder,
         )
 
 
@@ -104,6 +116,7 @@ class _Plan:
     program: Program
     interpreter: Interpreter
     first: Path  # the program to spawn: ours, where an interpreter that is not trusted takes over from it
+    foreign: bool  # whether the project chose the interpreter, or what is loaded into it
     workdir: Path | None
     limits: Limits
     folder: Path
@@ -123,14 +136,17 @@ class _Plan:
             "limits": asdict(self.limits) | {"readable": ()},
             "layers": sorted(self.layers),
             "canary": str(self.folder / _CANARY),
+            "walls": sorted(self.system.walls) if self.foreign else (),
             "execute": None,
             "adopted": False,
             **self.system.request(self._view(), self.limits),
         }
         if self.interpreter.trusted:
             return [request]
-        execute = {"command": command(self.interpreter.program), "walls": sorted(self.system.walls)}
-        return [request | {"execute": execute}, request | {"adopted": True}]
+        return [
+            request | {"execute": command(self.interpreter.program)},
+            request | {"adopted": True, "walls": ()},
+        ]
 
     def _packages(self) -> list[tuple[str, str]]:
         packages = (*self.program.libraries, self.program.package)
@@ -141,13 +157,12 @@ class _Plan:
 
     def _view(self) -> View:
         project = [path] if (path := self._project()) else []
-        writes = self.limits.files == "write"
-        adopted = [] if self.interpreter.trusted else _parts_of(self.interpreter.program)
+        adopted = [] if self.interpreter.trusted else _parts_of(self.interpreter)
         packages = [folder for _, folder in self._packages()]
-        readable = [str(CHILD), *packages, *self.interpreter.site, *map(str, self.limits.readable), *adopted]
+        further = map(str, self.limits.readable)
         return View(
-            readable=tuple(readable if writes else readable + project),
-            writable=(self.scratch, *(project if writes else ())),
+            readable=(str(CHILD), *packages, *self.interpreter.site, *further, *adopted, *project),
+            writable=(self.scratch, *(project if self.limits.files == "write" else ())),
             executable=tuple(adopted),
         )
 
@@ -157,14 +172,15 @@ def command(python: Path) -> list[str]:
     return [str(python), "-I", "-S", "-B", "-X", "utf8", str(CHILD / "boot.py")]
 
 
-def _parts_of(python: Path) -> list[str]:
+def _parts_of(interpreter: Interpreter) -> list[str]:
     """Return what an interpreter consists of. Those of macOS have a library beside, and one more program.
 
     Where a link leads out of there, whoever wrote the project chose what it would show.
     """
-    prefix = python.parent.parent
-    parts = [(prefix / name).resolve() for name in ("lib", "Python", "Resources")]
-    return [str(python), *(str(part) for part in parts if part.is_relative_to(prefix))]
+    prefix = interpreter.program.parent.parent
+    beside = [(prefix / name).resolve() for name in ("Python", "Resources")]
+    within = [str(part) for part in beside if part.is_relative_to(prefix)]
+    return [str(interpreter.program), *interpreter.libraries, *within]
 
 
 async def _spawn(plan: _Plan) -> SpawnedProcess:
@@ -287,7 +303,7 @@ class SpawnedProcess:
     async def _ended(self) -> ProcessEnded:
         with anyio.move_on_after(_END_SECONDS):
             status = await self._process.wait()
-            return ProcessEnded(-9 if status == KILLED else status, await self._hear_last_words())
+            return ProcessEnded(meaning(status), await self._hear_last_words())
         return ProcessEnded(None, "it closed its connection")
 
     async def _hear_last_words(self) -> str:
@@ -303,6 +319,11 @@ class SpawnedProcess:
             return self._last_words
 
 
+def meaning(status: int) -> int:
+    """Return the status by which every system is understood: where there are no signals, a kill is a code."""
+    return -9 if status == KILLED else status
+
+
 def _describe(layers: list[list[Any]], walls: frozenset[str]) -> Isolation:
     found = tuple(Layer(*layer) for layer in layers)
     held = {layer.name for layer in found if layer.holds}
@@ -314,8 +335,8 @@ def _explain(plan: _Plan, problem: ProcessEnded, *, answers: int) -> SandboxErro
     reason = problem.detail or str(problem)
     if not answers and problem.status != _NOT_CLOSED:
         return InterpreterUnusable(str(plan.first), reason, "It needs Python 3.9 or newer with ctypes.")
-    if not plan.interpreter.trusted:
-        advice = "It is neither ours nor the system's own, so it was started inside the walls."
+    if plan.foreign:
+        advice = "It is the project's, or neither ours nor the system's own, so it needs walls around it."
         return InterpreterUnusable(str(plan.interpreter.program), reason, advice)
     if plan.preload and "ModuleNotFoundError" in reason:
         return SandboxUnavailable(f"A module to load beforehand is not installed: {reason.splitlines()[-1]}.")

@@ -191,9 +191,9 @@ class Windows:
 class WindowsSandbox(SpawnedSandbox):
     """The local sandbox on Windows. It is weak: what code may do is left to the language policy.
 
-    `python` names the interpreter to use, or the folder of a virtual environment; `preload`
-    names modules to have ready before a program begins. `layers` can be made smaller, to see
-    what each layer is good for.
+    `python` names the interpreter to use, or the folder of a virtual environment. Without it, it
+    is the Python that we run in, in which `preload` names modules to have ready. `layers` can be
+    made smaller, to see what each layer is good for.
     """
 
     def __init__(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 import threading
 from collections.abc import Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Callable
 
 from .outlet import Outlet
@@ -38,7 +39,7 @@ class Calls:
 
     def call(self, name: str, payload: Any = None) -> Any:
         """Ask the host and return its answer; raise `CallFailed` if it has none."""
-        return self._ask(name, payload).result()
+        return _wait(self._ask(name, payload))
 
     def call_many(self, calls: Iterable[tuple[str, Any]]) -> list[Any]:
         """Ask everything at once; return the answers in order, `CallFailed` in place of a failed one."""
@@ -79,8 +80,15 @@ class Calls:
             future.cancel()
 
 
+def _wait(future: Future[Any]) -> Any:
+    """Wait for an answer. Windows lets no interrupt through meanwhile, so there it is waited for in pieces."""
+    while sys.platform == "win32" and not future.done():
+        wait([future], timeout=0.1)
+    return future.result()
+
+
 def _outcome(future: Future[Any]) -> Any:
     try:
-        return future.result()
+        return _wait(future)
     except CallFailed as problem:
         return problem

@@ -11,19 +11,18 @@ from __future__ import annotations
 import json
 import os
 import queue
-import select
 import sys
 import threading
 from typing import Any, Callable, NoReturn
 
 from . import errors, policy, variables, wire
 from .calls import CallFailed, Calls
+from .inbox import open_inbox
 from .interrupts import Interrupts
 from .outlet import NoInput, Outlet, Printed
 from .repl import Repl
 from .wire import Frame
 
-_READ_BYTES = 1 << 16
 _FLUSH_MILLISECONDS = 50
 _MOMENT_SECONDS = 0.005
 _EXIT_BROKEN_WIRE = 65
@@ -50,7 +49,6 @@ def _receive_exactly(channel: Any, size: int) -> bytes:
 
 class _Guest:
     def __init__(self, channel: Any, token: bytes) -> None:
-        self._channel = channel
         self._decoder = wire.Decoder(token)
         self._interrupts = Interrupts()
         self._outlet = Outlet(channel.send, token, self._interrupts)
@@ -61,10 +59,7 @@ class _Guest:
         self._begun = 0
         self._resting = False
         self._repl: Repl | None = None
-        self._printed_below = _catch_standard_descriptors()
-        self._poll = select.poll()
-        for fd in (channel.fileno(), self._printed_below):
-            self._poll.register(fd, select.POLLIN)
+        self._inbox = open_inbox(channel, _catch_standard_descriptors())
         self._running = False
 
     def begin(self) -> None:
@@ -132,15 +127,14 @@ class _Guest:
 
     def _take_turn(self) -> None:
         """Take in what comes next: from the host, or printed past Python."""
-        for fd, _ in self._poll.poll(_FLUSH_MILLISECONDS if self._running else None):
-            if fd == self._printed_below:
+        for data in self._inbox.wait(_FLUSH_MILLISECONDS if self._running else None):
+            if data is None:
                 self._pass_on_printed()
             else:
-                self._take_in()
+                self._take_in(data)
         self._flush()
 
-    def _take_in(self) -> None:
-        data = self._channel.receive(_READ_BYTES)
+    def _take_in(self, data: bytes) -> None:
         if not data:
             os._exit(0)
         try:
@@ -160,10 +154,7 @@ class _Guest:
             self._work.put(frame)
 
     def _pass_on_printed(self) -> None:
-        try:
-            data = os.read(self._printed_below, _READ_BYTES)
-        except BlockingIOError:
-            return
+        data = self._inbox.printed()
         try:
             self._outlet.write("out", data.decode("utf-8", "backslashreplace"))
         except BaseException:
@@ -254,7 +245,6 @@ def _catch_standard_descriptors() -> int:
     for standard in (1, 2):
         os.dup2(writer, standard)
     os.close(writer)
-    os.set_blocking(reader, False)
     return reader
 
 

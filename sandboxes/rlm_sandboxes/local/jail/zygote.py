@@ -126,7 +126,7 @@ def _outermost(paths: list[str]) -> list[str]:
     """Return `paths` without those that lie in another of them."""
     kept: list[str] = []
     for path in sorted(set(paths)):
-        if not kept or not (path + "/").startswith(kept[-1] + "/"):
+        if not any((path + "/").startswith(other + "/") for other in kept):
             kept.append(path)
     return kept
 
