@@ -56,7 +56,7 @@ REFUSED_ATTRIBUTES: Mapping[str, Door] = {
     **_doors(_FRAMES, "tb_frame f_back f_builtins f_code f_generator f_globals f_locals f_trace f_trace_lines"),
     **_doors(_FRAMES, "f_trace_opcodes gi_frame gi_code cr_frame cr_code ag_frame ag_code"),
     **_doors(_FRAMES, "_getframe _getframemodulename _current_frames _current_exceptions"),
-    **_doors(_INSIDES, "__globals__ __closure__ __code__ co_code"),
+    **_doors(_INSIDES, "__globals__ co_code"),
     **_doors(_CLASSES, "__subclasses__"),
     **_doors(_LOADERS, "__loader__ __spec__"),
     **_doors(_BUILTINS, "__builtins__"),
@@ -69,12 +69,13 @@ REFUSED_ATTRIBUTES: Mapping[str, Door] = {
 STRICT_REFUSED_ATTRIBUTES: Mapping[str, Door] = {
     **REFUSED_ATTRIBUTES,
     **_doors(_FRAMES, "tb_next gi_yieldfrom cr_await cr_origin ag_await get_stack print_stack"),
+    **_doors(_INSIDES, "__code__ __closure__"),
     **_doors(_COPYING, "__reduce__ __reduce_ex__"),
     **_doors(_EVENT_LOOP, "get_loop"),
 }
 """Refused in strict mode, on every object."""
 
-GUARDED_ATTRIBUTES = frozenset({"format", "format_map", "__self__", "__getattribute__"})
+GUARDED_ATTRIBUTES = frozenset({"format", "format_map", "__self__", "__getattribute__", "__code__", "__closure__"})
 """Harmless on most objects: the guard looks at the object when the attribute is read."""
 
 STRICT_GUARDED_ATTRIBUTES = (
@@ -90,10 +91,10 @@ REFUSED_VARIABLES: Mapping[str, Door] = {
 }
 """Variables that a cell may neither read nor bind."""
 
-UNSEEN_NAMES = frozenset({"__self__", "__getattribute__"})
+UNSEEN_NAMES = GUARDED_ATTRIBUTES - {"format", "format_map"}
 """Guarded names that may not stand where no guard can: in patterns, imports and templates."""
 
-UNSEEN = Door("no guard can look at the object there", "Read the attribute first, and format its value.")
+UNSEEN = Door("no guard can look at the object there", "Read the attribute first.")
 
 STRICT_MANAGED: Mapping[str, Door] = _doors(
     _MANAGED, "__match_args__ __dataclass_fields__ __dataclass_params__ __annotate__ __annotate_func__ __bases__"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _names, _nodes, _templates
 from ._names import Door
@@ -19,7 +19,7 @@ from ._names import Door
 if TYPE_CHECKING:
     from RestrictedPython.transformer import RestrictingNodeTransformer as _Base
 
-    UNAVAILABLE: Optional[str]
+    UNAVAILABLE: str | None
 else:
     try:
         from RestrictedPython.transformer import INSPECT_ATTRIBUTES
@@ -137,7 +137,7 @@ class Policy(_Base):
             node.id = _names.GUARD_IMPORT
         return node
 
-    def _bind(self, node: ast.AST, *names: Optional[str]) -> None:
+    def _bind(self, node: ast.AST, *names: str | None) -> None:
         for name in names:
             if name in _names.REFUSED_VARIABLES:
                 self._refuse(node, f"`{name}`", _names.REFUSED_VARIABLES[name])
@@ -174,16 +174,17 @@ class Policy(_Base):
         return node
 
     def _guard(self, node: ast.Attribute) -> ast.AST:
-        if node.attr in ("format", "format_map") and _is_text(node.value):
-            return self._template(node, node.value)
+        if node.attr in ("format", "format_map") and _is_text(node.value) and self._is_decided(node.value):
+            return node
         return _call(node, _names.GUARD_READ, node.value, self._text_of(node))
 
-    def _template(self, node: ast.Attribute, text: ast.Constant) -> ast.AST:
-        """Judge a literal template here, so that formatting with it costs nothing."""
-        for name in _templates.attributes_of(text.value):
-            if not self._may_be_read_unseen(name):
-                self._refuse(node, f"`{name}` in a format string", self._refused.get(name, _names.UNSEEN))
-        return node
+    def _is_decided(self, template: Any) -> bool:
+        """Judge a literal template here, so that formatting with it costs nothing; some names take a guard."""
+        names = list(_templates.attributes_of(template.value))
+        for name in names:
+            if name in self._refused:
+                self._refuse(template, f"`.{name}` in a format string", self._refused[name])
+        return all(self._may_be_read_unseen(name) or name in self._refused for name in names)
 
     def _target(self, node: ast.Attribute) -> ast.AST:
         """Make `a.b` an item of a guard: items may stand wherever an attribute is assigned, changed or deleted."""
@@ -214,7 +215,7 @@ class Policy(_Base):
     def _item(self, node: ast.Subscript) -> ast.AST:
         key = getattr(node.slice, "value", None)
         if type(key) is str and key.startswith("__"):
-            door = _names.REFUSED_VARIABLES.get(key) or _names.REFUSED_ATTRIBUTES.get(key)
+            door = _names.REFUSED_VARIABLES.get(key) or _names.STRICT_REFUSED_ATTRIBUTES.get(key)
             if door is not None:
                 self._refuse(node, f'`["{key}"]`', door)
         return node

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import Literal, Optional
+from typing import Literal, TypeVar
 
-from . import _transformer, guards
+from . import _transformer
+from ._strict_guard import StrictGuard
 from ._transformer import Refusal
+from .guards import Guard
 
 Mode = Literal["off", "permissive", "strict"]
+_Tree = TypeVar("_Tree", bound=ast.AST)
 
 
 class PolicyUnavailable(RuntimeError):
@@ -51,19 +54,46 @@ def available() -> bool:
     return _transformer.UNAVAILABLE is None
 
 
-def unavailable_because() -> Optional[str]:
+def unavailable_because() -> str | None:
     """Return why the policy cannot be had, or None."""
     return _transformer.UNAVAILABLE
 
 
 def check(tree: ast.Module, source: str, filename: str, mode: Mode) -> ast.Module:
     """Return the tree to compile, which may be `tree` rewritten in place; raise `PolicyRefusal` if it is refused."""
-    return guards.check(tree, source, filename, mode)
+    return tree if mode == "off" else _checked(tree, source, filename, mode)
 
 
 def builtins_for(mode: Mode, real: Mapping[str, object]) -> dict[str, object]:
-    """Return the `__builtins__` for cells in that mode.
+    """Return the `__builtins__` for the cells of one session in that mode.
 
-    Cells can change what they are given, so put it into the namespace again before each cell: a namespace without
-    `__builtins__` gets the real ones from the interpreter.
+    A cell can change what it is given, and a namespace without `__builtins__` gets the real ones from the
+    interpreter, so put this into the namespace again before each cell. The namespace's `__name__` is `__main__`.
     """
+    if mode == "off":
+        return dict(real)
+    _require()
+    kind = StrictGuard if mode == "strict" else Guard
+    return kind(mode, real, _checked).builtins
+
+
+def _checked(tree: _Tree, source: str, filename: str, mode: str) -> _Tree:
+    _require()
+    policy = _transformer.Policy(strict=mode == "strict")
+    policy.visit(tree)
+    if policy.refusals:
+        raise PolicyRefusal(policy.refusals, source, filename)
+    return tree
+
+
+def _require() -> None:
+    if _transformer.UNAVAILABLE is not None:
+        raise PolicyUnavailable(
+            f"The language policy cannot be had: {_transformer.UNAVAILABLE}. Install RestrictedPython 9 for this "
+            "interpreter, or turn the policy off where the sandbox holds without it."
+        )
+
+
+def _offset(line: str, column: int) -> int:
+    """Return the 1-based character at a column that the tree counts in bytes."""
+    return len(line.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "ignore")) + 1
