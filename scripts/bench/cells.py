@@ -1,0 +1,187 @@
+"""What a cell costs: its round trip, code that keeps a core busy, output, and interrupts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import anyio
+import anyio.to_thread
+
+from rlm_sandboxes import Limits, Sandbox
+from rlm_sandboxes.local import LocalSandbox
+from rlm_sessions import Session, open_session
+
+from . import peers
+from .common import JUPYTER, LASTING, PLAIN, clocked, in_thread, seconds_of, seconds_of_cell, well
+from .measuring import Bar, Contender, Row, Table, in_turns, mean_ratio, ratios
+from .programs import PROGRAMS, timed
+
+Batch = Callable[[], Awaitable[list[float]]]
+
+_BATCH, _KERNEL_BATCH = 25, 5
+_REST_SECONDS = 0.7
+_AWAIT = "import asyncio\nawait asyncio.sleep(0)"
+_PRINTING = "for _ in range(100_000):\n    print('x' * 99)"
+_DEADLINE_SECONDS = _GRACE_SECONDS = 0.1
+_ENDLESS = "while True:\n    pass"
+_STUBBORN = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+
+
+# ---- round trip
+
+
+async def measure_round_trip(rounds: int) -> list[Table]:
+    """Measure the shortest of cells, in batches."""
+    async with LocalSandbox() as sandbox, open_session(sandbox) as session:
+        with peers.plain_repl() as repl, peers.kernel() as kernel:
+            batches: dict[str, Batch] = {
+                "plain Python, in this process": partial(_timed, lambda: eval(compile("1+1", "<cell>", "eval"))),
+                PLAIN: partial(_timed, lambda: repl.ask("1+1")),
+                "session": partial(_timed_cells, session, "1+1"),
+                "session, an assignment": partial(_timed_cells, session, "x = 1"),
+                "session, a print": partial(_timed_cells, session, "print('hello')"),
+                "session, top-level await": partial(_timed_cells, session, _AWAIT),
+                "session, after a rest": partial(_rested, session),
+                JUPYTER: partial(_timed_in_thread, lambda: kernel.ask("1+1")),
+            }
+            found = await _in_batches(batches, rounds, seldom=("session, after a rest", JUPYTER))
+    return [Table("Round trip of 1+1", [Row(name, values) for name, values in found.items()], PLAIN)]
+
+
+async def _in_batches(batches: dict[str, Batch], rounds: int, *, seldom: Sequence[str]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in batches}
+    for number in range(rounds):
+        for name, batch in batches.items():
+            if name not in seldom or number % 5 == 0:
+                found[name] += await batch()
+    return found
+
+
+async def _timed(act: Callable[[], object]) -> list[float]:
+    act()
+    return [seconds_of(act) for _ in range(_BATCH)]
+
+
+async def _timed_cells(session: Session, code: str) -> list[float]:
+    well(await session.run(code))  # it also wakes a session that came to rest while others had their turn
+    return [await seconds_of_cell(session, code) for _ in range(_BATCH)]
+
+
+async def _rested(session: Session) -> list[float]:
+    await anyio.sleep(_REST_SECONDS)
+    return [await seconds_of_cell(session, "1+1")]
+
+
+async def _timed_in_thread(act: Callable[[], object]) -> list[float]:
+    return await anyio.to_thread.run_sync(lambda: [seconds_of(act) for _ in range(_KERNEL_BATCH)])
+
+
+# ---- code that keeps a core busy
+
+
+async def measure_busy_code(rounds: int) -> list[Table]:
+    """Measure a dozen programs under the default policy, by their own clock and from outside."""
+    inside: dict[str, float] = {}
+    outside: dict[str, float] = {}
+    stock: dict[str, float] = {}
+    async with LocalSandbox() as sandbox, open_session(sandbox, limits=LASTING) as session:
+        with peers.plain_repl() as plain, peers.plain_repl() as restricted:
+            for name, source in PROGRAMS.items():
+                code = timed(source)
+                found = await in_turns(_runners(session, plain, code), rounds=rounds)
+                inside[name] = statistics.median(ratios(found["session"], found["plain"]))
+                outside[name] = statistics.median(ratios(found["session, outside"], found["plain, outside"]))
+                seconds = _restricted_seconds(restricted, code)
+                if seconds is not None:
+                    stock[name] = seconds / statistics.median(found["plain"])
+    bar = Bar(1.05, "<= 1.05 x")
+    rows = [
+        Row("session, by the clock in the cell", [mean_ratio(inside.values())], "x", bar),
+        Row("session, by the clock outside", [mean_ratio(outside.values())], "x", bar),
+        Row("stock RestrictedPython, by the clock in the cell", [mean_ratio(stock.values())], "x"),
+    ]
+    slowest = sorted(inside.items(), key=lambda item: -item[1])
+    notes = [f"session, {name}: {value:.3f} x" for name, value in slowest]
+    notes.append(f"stock RestrictedPython refuses: {', '.join(PROGRAMS.keys() - stock.keys()) or 'none'}")
+    return [Table("Code that keeps a core busy, to plain Python in a subprocess (mean)", rows, notes=notes)]
+
+
+def _runners(session: Session, plain: peers.PlainRepl, code: str) -> dict[str, Contender]:
+    async def in_plain() -> float:
+        return float(plain.ask(code)["printed"])
+
+    async def in_session() -> float:
+        return float(well(await session.run(code)).output)
+
+    return {
+        "plain": in_plain,
+        "session": in_session,
+        "plain, outside": clocked(lambda: plain.ask(code)),
+        "session, outside": partial(seconds_of_cell, session, code),
+    }
+
+
+def _restricted_seconds(repl: peers.PlainRepl, code: str) -> float | None:
+    try:
+        return statistics.median(float(repl.ask(code, restricted=True)["printed"]) for _ in range(3))
+    except ValueError:
+        return None  # it printed nothing, because it was refused or failed
+
+
+# ---- output and interrupts
+
+
+async def measure_output(rounds: int) -> list[Table]:
+    """Measure a cell that prints 10 MB."""
+    async with LocalSandbox() as sandbox, open_session(sandbox, limits=LASTING) as session:
+        with peers.plain_repl() as repl:
+            found = await in_turns(
+                {PLAIN: clocked(lambda: repl.ask(_PRINTING)), "session": partial(seconds_of_cell, session, _PRINTING)},
+                rounds=rounds,
+            )
+    return [Table("Printing 10 MB in 100,000 lines", [Row(n, v) for n, v in found.items()], PLAIN)]
+
+
+async def measure_interrupts(rounds: int) -> list[Table]:
+    """Measure how long after its deadline an endless cell is over."""
+    limits = Limits(wall_seconds=_DEADLINE_SECONDS, grace_seconds=_GRACE_SECONDS)
+    async with LocalSandbox() as sandbox, open_session(sandbox, limits=limits) as session:
+        with peers.plain_repl() as repl:
+            contenders: dict[str, Contender] = {
+                f"{PLAIN}, SIGINT": _interrupting(repl),
+                "session, interrupted": partial(_past_deadline, session),
+                "session, killed, past the grace time": partial(_past_grace, sandbox, limits),
+            }
+            found = await in_turns(contenders, rounds=rounds)
+    rows = [Row(name, values) for name, values in found.items()]
+    return [Table("An endless cell: time past its deadline", rows, f"{PLAIN}, SIGINT")]
+
+
+def _interrupting(repl: peers.PlainRepl) -> Contender:
+    def act() -> float:
+        repl.tell(_ENDLESS)
+        time.sleep(_DEADLINE_SECONDS)
+        began = time.perf_counter()
+        repl.interrupt()
+        assert "KeyboardInterrupt" in repl.hear()["value"]
+        return time.perf_counter() - began
+
+    return in_thread(act)
+
+
+async def _past_deadline(session: Session) -> float:
+    began = time.perf_counter()
+    result = await session.run(_ENDLESS)
+    assert result.error is not None and result.error.limit == "wall_seconds" and not result.lost
+    return time.perf_counter() - began - _DEADLINE_SECONDS
+
+
+async def _past_grace(sandbox: Sandbox, limits: Limits) -> float:
+    async with open_session(sandbox, limits=limits) as session:
+        began = time.perf_counter()
+        result = await session.run(_STUBBORN)
+        assert result.lost
+        return time.perf_counter() - began - _DEADLINE_SECONDS - _GRACE_SECONDS

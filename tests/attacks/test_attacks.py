@@ -1,0 +1,139 @@
+"""Every attack of the corpus, behind all walls, behind some, and once behind none."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import anyio
+import pytest
+
+from rlm_sandboxes import Limits
+from rlm_sandboxes.local.linux import LAYERS
+from rlm_sessions import Policy
+from tests.attacks.attack import Attack
+from tests.attacks.corpus import ATTACKS
+from tests.attacks.expected import NOT_HELD, reason_for
+from tests.attacks.ground import Ground, open_ground
+from tests.attacks.judge import Stage, open_stage
+
+_AS_ROOT = os.geteuid() == 0
+_ORDINARY_KINDS = (Limits(),)
+_ALL_KINDS = (Limits(), Limits(network=True), Limits(processes=4))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way of standing up to attacks."""
+
+    layers: frozenset[str]
+    policy: Policy
+    kinds: tuple[Limits, ...] = _ORDINARY_KINDS
+
+
+ALL, JAIL, POLICY, CONTROL = "all layers", "the jail alone", "the policy alone", "nothing"
+RUNS: dict[str, Run] = {
+    ALL: Run(LAYERS, "auto", _ALL_KINDS),
+    JAIL: Run(LAYERS, "off", _ALL_KINDS),
+    POLICY: Run(frozenset({"rlimits"}), "strict"),
+    CONTROL: Run(frozenset(), "off"),
+    **{f"without {layer}": Run(LAYERS - {layer}, "off") for layer in sorted(LAYERS)},
+}
+
+_BY_NAME = {attack.name: attack for attack in ATTACKS}
+_HARMLESS = tuple(attack for attack in ATTACKS if attack.control != "none")
+_REPRESENTATIVE = """
+    open-by-path open-a-private-file the-c-library-reads a-raw-system-call-reads a-folder-outside-is-listed
+    a-linked-name-reads open-for-writing a-file-is-removed a-file-gets-another-mode a-file-gets-another-time
+    a-hidden-project-is-read a-read-only-project-is-written a-link-of-the-project-is-read
+    the-environment-of-the-host-is-read the-root-of-another-process-is-entered every-process-is-searched
+    the-memory-of-the-host-is-read-by-a-call the-memory-of-the-host-is-read-as-a-file
+    the-host-is-signalled another-process-is-killed another-process-loses-its-files another-process-is-traced
+    the-host-is-signalled-by-a-descriptor low-numbers-are-killed
+    a-tcp-connection a-datagram a-unix-socket-by-name an-abstract-unix-socket a-unix-datagram-by-name
+    a-pair-of-datagram-sockets-sends-elsewhere a-connection-by-raw-system-calls
+    the-environment-is-asked-from-c every-descriptor-is-read
+    a-child-that-outlives-a-session-which-may-have-none an-object-that-is-reduced-to-a-call
+""".split()
+
+
+_WITHOUT_ONE = tuple(run for run in RUNS if run.startswith("without "))
+_REPRESENTATIVES = tuple(_BY_NAME[name] for name in _REPRESENTATIVE)
+
+
+def _each(attacks: tuple[Attack, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("attack", attacks, ids=[attack.name for attack in attacks])
+
+
+def _in(*runs: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("stage", runs, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    with open_ground() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def stage(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Stage]:
+    """The place for one run, kept for all its attacks."""
+    run = RUNS[request.param]
+    async with open_stage(request.param, run.layers, run.policy, ground, kinds=run.kinds) as opened:
+        yield opened
+
+
+@_in(ALL, JAIL)
+@_each(ATTACKS)
+async def test_an_attack_is_held(stage: Stage, attack: Attack) -> None:
+    await _assert_held(stage, attack)
+
+
+@_in(POLICY)
+@_each(_HARMLESS)
+async def test_an_attack_is_held_by_the_policy(stage: Stage, attack: Attack) -> None:
+    await _assert_held(stage, attack)
+
+
+@_in(*_WITHOUT_ONE)
+@_each(_REPRESENTATIVES)
+async def test_an_attack_is_held_where_one_layer_is_missing(stage: Stage, attack: Attack) -> None:
+    await _assert_held(stage, attack)
+
+
+@_in(CONTROL)
+@_each(tuple(attack for attack in _HARMLESS if _AS_ROOT or attack.control == "succeeds"))
+async def test_an_attack_succeeds_where_nothing_holds_it(stage: Stage, attack: Attack) -> None:
+    with anyio.fail_after(30):
+        breaches = await stage.carry_out(attack)
+
+    assert attack.effect in breaches
+
+
+async def _assert_held(stage: Stage, attack: Attack) -> None:
+    known = reason_for(stage.run, attack.name)
+
+    with anyio.fail_after(30):
+        breaches = await stage.carry_out(attack)
+
+    if known is None:
+        assert breaches == {}
+    else:
+        assert attack.effect in breaches, f"it is held by now, and was not: {known}"
+        assert breaches.keys() == {attack.effect}
+
+
+def test_every_attack_has_a_name_of_its_own() -> None:
+    twice = [name for name, count in Counter(attack.name for attack in ATTACKS).items() if count > 1]
+
+    assert twice == []
+
+
+def test_what_is_listed_as_not_held_is_there() -> None:
+    known = {(run, attack.name) for run in RUNS for attack in ATTACKS}
+    listed = {(run, name) for entry in NOT_HELD for run in entry.runs for name in entry.attacks}
+
+    assert listed <= known
+    assert all(entry.reason for entry in NOT_HELD)
