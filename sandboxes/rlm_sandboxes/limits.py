@@ -73,11 +73,17 @@ def _check(name: str, value: object) -> None:
         if not isinstance(value, bool):
             raise LimitsInvalid(name, value, "true or false")
     elif name == "readable":
-        paths = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
-        if not all(isinstance(path, Path) and path.is_absolute() for path in paths):
+        if not _are_absolute_paths(value):
             raise LimitsInvalid(name, value, "absolute paths")
     else:
         _check_number(name, value)
+
+
+def _are_absolute_paths(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    paths = cast("tuple[object, ...]", value)
+    return all(isinstance(path, Path) and path.is_absolute() for path in paths)
 
 
 def _check_number(name: str, value: object) -> None:

@@ -27,7 +27,9 @@ _AWAIT = "import asyncio\nawait asyncio.sleep(0)"
 _PRINTING = "for _ in range(100_000):\n    print('x' * 99)"
 _DEADLINE_SECONDS = _GRACE_SECONDS = 0.1
 _ENDLESS = "while True:\n    pass"
-_STUBBORN = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+_STUBBORN = (
+    "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+)
 
 
 # ---- round trip
@@ -38,7 +40,9 @@ async def measure_round_trip(rounds: int) -> list[Table]:
     async with LocalSandbox() as sandbox, open_session(sandbox) as session:
         with peers.plain_repl() as repl, peers.kernel() as kernel:
             batches: dict[str, Batch] = {
-                "plain Python, in this process": partial(_timed, lambda: eval(compile("1+1", "<cell>", "eval"))),
+                "plain Python, in this process": partial(
+                    _timed, lambda: eval(compile("1+1", "<cell>", "eval"))
+                ),
                 PLAIN: partial(_timed, lambda: repl.ask("1+1")),
                 "session": partial(_timed_cells, session, "1+1"),
                 "session, an assignment": partial(_timed_cells, session, "x = 1"),
@@ -51,7 +55,9 @@ async def measure_round_trip(rounds: int) -> list[Table]:
     return [Table("Round trip of 1+1", [Row(name, values) for name, values in found.items()], PLAIN)]
 
 
-async def _in_batches(batches: dict[str, Batch], rounds: int, *, seldom: Sequence[str]) -> dict[str, list[float]]:
+async def _in_batches(
+    batches: dict[str, Batch], rounds: int, *, seldom: Sequence[str]
+) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in batches}
     for number in range(rounds):
         for name, batch in batches.items():
@@ -139,7 +145,10 @@ async def measure_output(rounds: int) -> list[Table]:
     async with LocalSandbox() as sandbox, open_session(sandbox, limits=LASTING) as session:
         with peers.plain_repl() as repl:
             found = await in_turns(
-                {PLAIN: clocked(lambda: repl.ask(_PRINTING)), "session": partial(seconds_of_cell, session, _PRINTING)},
+                {
+                    PLAIN: clocked(lambda: repl.ask(_PRINTING)),
+                    "session": partial(seconds_of_cell, session, _PRINTING),
+                },
                 rounds=rounds,
             )
     return [Table("Printing 10 MB in 100,000 lines", [Row(n, v) for n, v in found.items()], PLAIN)]

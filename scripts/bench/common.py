@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,7 +70,7 @@ def in_thread(act: Callable[[], float]) -> Contender:
 
 
 @contextmanager
-def project_folder() -> Iterator[Path]:
+def project_folder() -> Generator[Path, None, None]:
     """A folder for a project, as open as those that people work in."""
     with TemporaryDirectory(prefix="rlm-bench-") as name:
         folder = Path(name).resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 
 import anyio
@@ -30,17 +30,19 @@ _NOT_SLOWER = Bar(1.1, "not slower (<= 1.1 x)")
 
 
 @asynccontextmanager
-async def _sessions(sandbox: Sandbox, count: int) -> AsyncIterator[list[Session]]:
+async def _sessions(sandbox: Sandbox, count: int) -> AsyncGenerator[list[Session], None]:
     """Some sessions, each of which has run a cell."""
     async with AsyncExitStack() as stack:
-        opened = [await stack.enter_async_context(open_session(sandbox, limits=LASTING)) for _ in range(count)]
+        opened = [
+            await stack.enter_async_context(open_session(sandbox, limits=LASTING)) for _ in range(count)
+        ]
         for session in opened:
             well(await session.run(_CELL))
         yield opened
 
 
 @contextmanager
-def _repls(count: int) -> Iterator[list[peers.PlainRepl]]:
+def _repls(count: int) -> Generator[list[peers.PlainRepl], None, None]:
     with ExitStack() as stack:
         opened = [stack.enter_context(peers.plain_repl()) for _ in range(count)]
         for repl in opened:
@@ -62,15 +64,24 @@ async def measure_memory(rounds: int) -> list[Table]:
             name = f"session, one of {count}"
             own.append(Row(name, [float(one.own) for one in looked] or [taken], "bytes", _OWN))
             part += [Row(name, [float(one.part) for one in looked], "bytes")] if looked else []
-            notes.append(f"{count} sessions took {shown(taken, 'bytes')} each of what the machine had available")
-    beside = {f"{PLAIN}, one of {_FEW}": _memory_of_repls(), JUPYTER: await anyio.to_thread.run_sync(_memory_of_kernel)}
+            notes.append(
+                f"{count} sessions took {shown(taken, 'bytes')} each of what the machine had available"
+            )
+    beside = {
+        f"{PLAIN}, one of {_FEW}": _memory_of_repls(),
+        JUPYTER: await anyio.to_thread.run_sync(_memory_of_kernel),
+    }
     for name, looked in beside.items():
         own.append(Row(name, [float(one.own) for one in looked], "bytes"))
         part.append(Row(name, [float(one.part) for one in looked], "bytes"))
     reference = f"{PLAIN}, one of {_FEW}"
     return [
         Table("Memory of an idle session: its own", own, reference, notes),
-        Table("Memory of an idle session: its part, if what is shared is divided by all that share it", part, reference),
+        Table(
+            "Memory of an idle session: its part, if what is shared is divided by all that share it",
+            part,
+            reference,
+        ),
     ]
 
 
@@ -110,12 +121,16 @@ async def measure_speed(rounds: int) -> list[Table]:
             async with _sessions(sandbox, 1) as (session,):
                 alone += [await seconds_of_cell(session, _CELL) for _ in range(_MANY)]
             async with _sessions(sandbox, _MANY) as sessions:
-                among += [await seconds_of_cell(session, _CELL) for _ in range(_CELLS_EACH) for session in sessions]
+                among += [
+                    await seconds_of_cell(session, _CELL) for _ in range(_CELLS_EACH) for session in sessions
+                ]
                 at_once.append(await _all_at_once(sessions))
     plain_alone, plain_among = _plain(rounds)
     slower = statistics.median(among) / statistics.median(alone)
     plain_slower = statistics.median(plain_among) / statistics.median(plain_alone)
-    rates = [Row(f"{_MANY} sessions at once", [_MANY * _CELLS_EACH / seconds for seconds in at_once], "cells/s")]
+    rates = [
+        Row(f"{_MANY} sessions at once", [_MANY * _CELLS_EACH / seconds for seconds in at_once], "cells/s")
+    ]
     rates.append(Row("one session, one cell after the other", [1 / statistics.median(alone)], "cells/s"))
     return [
         Table(

@@ -71,7 +71,8 @@ class Table:
         lines = [heads, *(self._cells(row) for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
         shown = [
-            "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:5], widths[1:5]), line[5]]).rstrip()
+            "  "
+            + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:5], widths[1:5]), line[5]]).rstrip()
             for line in lines
         ]
         return "\n".join([self._title(), *shown, *(f"  {note}" for note in self.notes)])
@@ -88,7 +89,11 @@ class Table:
 
     def facts(self) -> dict[str, object]:
         """Return the table as plain data."""
-        return {"title": self.title, "reference": self.reference, "rows": [self._facts(row) for row in self.rows]}
+        return {
+            "title": self.title,
+            "reference": self.reference,
+            "rows": [self._facts(row) for row in self.rows],
+        }
 
     def _facts(self, row: Row) -> dict[str, object]:
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,9 @@ class ObservedSandbox:
         self.processes: list[ObservedProcess] = []
 
     @asynccontextmanager
-    async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncIterator[Process]:
+    async def start(
+        self, program: Program, workdir: Path | None, limits: Limits
+    ) -> AsyncGenerator[Process, None]:
         async with self._inner.start(program, workdir, limits) as process:
             self.processes.append(ObservedProcess(process))
             yield self.processes[-1]

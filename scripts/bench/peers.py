@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -87,7 +87,7 @@ class PlainRepl:
 
 
 @contextmanager
-def plain_repl() -> Iterator[PlainRepl]:
+def plain_repl() -> Generator[PlainRepl, None, None]:
     """Keep a plain subprocess for the length of a block."""
     repl = PlainRepl()
     try:
@@ -132,7 +132,7 @@ class Kernel:
 
 
 @contextmanager
-def kernel() -> Iterator[Kernel]:
+def kernel() -> Generator[Kernel, None, None]:
     """Keep a Jupyter kernel for the length of a block. It is started in a thread without an event loop."""
     with ThreadPoolExecutor(1) as thread:
         opened = thread.submit(Kernel).result()

@@ -242,7 +242,10 @@ def _stock_names() -> dict[str, Any]:
     return {
         "__builtins__": {
             **safe_builtins,
-            **{name: getattr(builtins, name) for name in ("sum", "sorted", "len", "enumerate", "dict", "list")},
+            **{
+                name: getattr(builtins, name)
+                for name in ("sum", "sorted", "len", "enumerate", "dict", "list")
+            },
             "__import__": __import__,
         },
         "__metaclass__": type,

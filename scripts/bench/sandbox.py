@@ -57,14 +57,22 @@ def main() -> int:
         peers.settle_jupyter(folder)
         tables = anyio.run(_measure, asked.only or list(MEASUREMENTS), asked.rounds)
     if asked.json:
-        asked.json.write_text(json.dumps({"machine": machine, "tables": [t.facts() for t in tables]}, indent=1))
+        asked.json.write_text(
+            json.dumps({"machine": machine, "tables": [t.facts() for t in tables]}, indent=1)
+        )
     return _conclude(tables, time.perf_counter() - began)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="NAME", action="append", choices=MEASUREMENTS, help=", ".join(MEASUREMENTS))
-    parser.add_argument("--rounds", metavar="N", type=int, help="rounds of each measurement, instead of its own number")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", choices=MEASUREMENTS, help=", ".join(MEASUREMENTS)
+    )
+    parser.add_argument(
+        "--rounds", metavar="N", type=int, help="rounds of each measurement, instead of its own number"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything to FILE")
     return parser
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +62,25 @@ def _memory(found: dict[str, list[_Loaded]]) -> Table:
         rows += [
             Row(f"{name}: of its own, at most", [one.own_at_most / _BYTES for one in loaded], "x", bar),
             Row(f"{name}: of its own, afterwards", [one.own / _BYTES for one in loaded], "x", bar),
-            Row(f"{name}: with mapped pages of the file, at most", [one.resident_at_most / _BYTES for one in loaded], "x"),
+            Row(
+                f"{name}: with mapped pages of the file, at most",
+                [one.resident_at_most / _BYTES for one in loaded],
+                "x",
+            ),
         ]
-    notes = ["The pages of a mapped file are the system's, which keeps them anyway and takes them back when it likes."]
+    notes = [
+        "The pages of a mapped file are the system's, which keeps them anyway and takes them back when it likes."
+    ]
     return Table("Memory for 100 MB of text, to its size", rows, notes=notes)
 
 
 def _wire(loaded: list[_Loaded]) -> Table:
-    row = Row("session.load, both ways", [float(one.on_the_wire) for one in loaded], "bytes", Bar(_SHORT, "none of it"))
+    row = Row(
+        "session.load, both ways",
+        [float(one.on_the_wire) for one in loaded],
+        "bytes",
+        Bar(_SHORT, "none of it"),
+    )
     return Table("Bytes on the wire for 100 MB of text", [row])
 
 
@@ -122,7 +133,7 @@ class _Watched:
 
 
 @contextmanager
-def _watching(pid: int) -> Iterator[_Watched]:
+def _watching(pid: int) -> Generator[_Watched, None, None]:
     watched, over = _Watched(pid), threading.Event()
 
     def watch() -> None:

@@ -111,11 +111,11 @@ def texts_of(facts: dict[str, Any], key: str, *, most: int) -> tuple[str, ...]:
     return tuple(text_of({key: item}, key, most=200) for item in list_of(facts.get(key), key)[:most])
 
 
-def list_of(value: object, what: str, *, length: int | None = None) -> list[Any]:
+def list_of(value: Any, what: str, *, length: int | None = None) -> list[Any]:
     """Return a list that a guest sent, of so many items if `length` says so."""
-    if not isinstance(value, list):
+    if type(value) is not list:
         raise WireError(f"{what} is not a list")
-    items = cast("list[Any]", value)
+    items: list[Any] = value
     if length is not None and len(items) != length:
         raise WireError(f"{what} has another length")
     return items

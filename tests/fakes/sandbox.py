@@ -45,7 +45,9 @@ class FakeSandbox:
         return None
 
     @asynccontextmanager
-    async def start(self, program: Program, workdir: Path | None, limits: Limits) -> AsyncGenerator[Process, None]:
+    async def start(
+        self, program: Program, workdir: Path | None, limits: Limits
+    ) -> AsyncGenerator[Process, None]:
         process = FakeProcess(program)
         await process.begin()
         try:

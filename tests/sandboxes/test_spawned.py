@@ -50,7 +50,7 @@ async def process() -> AsyncIterator[Process]:
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something that the system does in its own time."""
     with anyio.fail_after(10):
-        while not await anyio.to_thread.run_sync(holds):  # noqa: ASYNC110 - nobody else can tell
+        while not await anyio.to_thread.run_sync(holds):
             await anyio.sleep(0.01)
 
 
@@ -233,7 +233,7 @@ async def test_a_pause_takes_all_processor_time(process: Process) -> None:
 
     assert paused.cpu_seconds - before.cpu_seconds <= 0.02
     with anyio.fail_after(10):
-        while (await process.usage()).cpu_seconds < paused.cpu_seconds + 0.1:  # noqa: ASYNC110 - as above
+        while (await process.usage()).cpu_seconds < paused.cpu_seconds + 0.1:
             await anyio.sleep(0.05)
 
 

@@ -194,8 +194,8 @@ async def test_printing_is_streamed_while_the_cell_runs(session: Session) -> Non
             tasks.start_soon(interrupt_after_first)
             result = await session.run("print('first')\nwhile True:\n    pass", on_output=on_output)
 
-    assert heard == ["out:first\n"]
-    assert result.error is not None and result.error.name == "KeyboardInterrupt"
+            assert heard == ["out:first\n"]
+            assert result.error is not None and result.error.name == "KeyboardInterrupt"
 
 
 async def test_both_streams_arrive_in_the_order_they_were_written(session: Session) -> None:
@@ -302,7 +302,7 @@ async def test_without_a_project_the_folder_is_the_scratch_folder(sandbox: Local
 
 
 async def test_random_numbers_differ_between_sessions(sandbox: LocalSandbox) -> None:
-    seen = set()
+    seen: set[str | None] = set()
     for _ in range(3):
         async with open_session(sandbox) as session:
             seen.add((await session.run("import random, uuid\nrandom.random(), uuid.uuid4()")).value)

@@ -146,7 +146,7 @@ def left_behind() -> tuple[int, int, int]:
 
 
 def children_of(pid: int) -> list[int]:
-    found = []
+    found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             found += [int(child) for child in (task / "children").read_text().split()]

@@ -45,6 +45,6 @@ def test_everything_is_counted(texts: list[str], keep: int) -> None:
 def test_no_more_is_held_than_asked_for(sizes: list[int], keep: int) -> None:
     output = gathered(["x" * size for size in sizes], keep)
 
-    held = sum(map(len, output._head)) + sum(map(len, output._tail))
-    assert held <= 2 * keep
-    assert len(output._head) <= keep
+    head, tail = vars(output)["_head"], vars(output)["_tail"]
+    assert sum(map(len, head)) + sum(map(len, tail)) <= 2 * keep
+    assert len(head) <= keep

@@ -161,6 +161,7 @@ ran.clear()
 
 
 async def test_names_are_read_while_a_cell_runs(session: Session) -> None:
+    names: list[str] = []
     async with anyio.create_task_group() as tasks:
         running = anyio.Event()
 
@@ -180,6 +181,7 @@ async def test_names_are_read_while_a_cell_runs(session: Session) -> None:
 
 
 async def test_names_known_last_are_given_while_a_cell_keeps_the_interpreter(sandbox: LocalSandbox) -> None:
+    names: list[str] = []
     async with open_session(sandbox, limits=Limits(wall_seconds=4, grace_seconds=0.2)) as session:
         await session.run("early = 1")
         await session.variables()

@@ -30,7 +30,7 @@ class Files:
             self._let_go(file)
         if kwargs.get("opener") is not None or len(args) > 5:
             raise Refused("open() with an opener", _OPENER)
-        return io.open(file, mode, *args, **kwargs)
+        return open(file, mode, *args, **kwargs)
 
     def open_descriptor(self, *args: Any, **kwargs: Any) -> int:
         """As `os.open`."""

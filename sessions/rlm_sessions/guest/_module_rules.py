@@ -13,9 +13,13 @@ from collections.abc import Mapping
 
 from ._names import Door
 
-_PROCESSES = Door("it starts other programs", "Threads (concurrent.futures.ThreadPoolExecutor) and asyncio work here.")
+_PROCESSES = Door(
+    "it starts other programs", "Threads (concurrent.futures.ThreadPoolExecutor) and asyncio work here."
+)
 _NETWORK = Door("there is no network here", "Ask for the data to be given to you as a variable or a file.")
-_MACHINE_CODE = Door("it reads and writes the memory of the process", "Use struct, array, memoryview or numpy.")
+_MACHINE_CODE = Door(
+    "it reads and writes the memory of the process", "Use struct, array, memoryview or numpy."
+)
 _SIGNALS = Door("signals belong to the session's host", "Use asyncio.wait_for, or look at time.monotonic().")
 _TERMINAL = Door("there is no terminal here", "Use print.")
 _DESCRIPTORS = Door("it works on the process's file descriptors", "Open files by their path.")
@@ -23,13 +27,17 @@ _RUNNER = Door("it runs source that the policy has not read", "Use exec(), or pu
 _MACHINERY = Door("it opens the import machinery", "Use an import statement.")
 _INTERNAL = Door("it is an internal part of the interpreter", "Use the public module that stands before it.")
 _OURS = Door("it is part of the sandbox itself", "It has nothing that a cell could need.")
-_FRAMES = Door("it opens the interpreter's running frames", "traceback.format_exc() tells where an error came from.")
+_FRAMES = Door(
+    "it opens the interpreter's running frames", "traceback.format_exc() tells where an error came from."
+)
 _IDENTITY = Door("it changes what the process is or where it runs", "Leave that to the sandbox.")
 _NOT_STRICT = Door(
     "this sandbox has no other wall than its rules, so only modules that purely compute can be imported",
     "Write it in plain Python, or ask for a sandbox with a jail.",
 )
-_NOT_HANDED_OUT = Door("it is not among the names that this sandbox hands out", "Use what dir() of the module shows.")
+_NOT_HANDED_OUT = Door(
+    "it is not among the names that this sandbox hands out", "Use what dir() of the module shows."
+)
 
 
 def _doors(door: Door, names: str) -> dict[str, Door]:
@@ -37,10 +45,17 @@ def _doors(door: Door, names: str) -> dict[str, Door]:
 
 
 REFUSED_MODULES: Mapping[str, Door] = {
-    **_doors(_PROCESSES, "subprocess multiprocessing concurrent.futures.process asyncio.subprocess pty pipes popen2"),
+    **_doors(
+        _PROCESSES,
+        "subprocess multiprocessing concurrent.futures.process asyncio.subprocess pty pipes popen2",
+    ),
     **_doors(_PROCESSES, "webbrowser antigravity ensurepip venv asyncio.unix_events asyncio.windows_events"),
-    **_doors(_NETWORK, "socket ssl select selectors socketserver asyncore asynchat ftplib http.client http.server"),
-    **_doors(_NETWORK, "imaplib nntplib poplib smtpd smtplib telnetlib urllib.request urllib.robotparser xmlrpc"),
+    **_doors(
+        _NETWORK, "socket ssl select selectors socketserver asyncore asynchat ftplib http.client http.server"
+    ),
+    **_doors(
+        _NETWORK, "imaplib nntplib poplib smtpd smtplib telnetlib urllib.request urllib.robotparser xmlrpc"
+    ),
     **_doors(_NETWORK, "wsgiref.simple_server logging.config"),
     **_doors(_MACHINE_CODE, "ctypes cffi"),
     **_doors(_SIGNALS, "signal faulthandler"),
@@ -96,7 +111,8 @@ WITHOUT: Mapping[str, Mapping[str, Door]] = {
     },
     "concurrent.futures": _doors(_PROCESSES, "ProcessPoolExecutor process"),
     "inspect": _doors(
-        _FRAMES, "currentframe stack trace getouterframes getinnerframes getframeinfo getargvalues getattr_static"
+        _FRAMES,
+        "currentframe stack trace getouterframes getinnerframes getframeinfo getargvalues getattr_static",
     ),
     "logging": _doors(_FRAMES, "currentframe"),
     "threading": _doors(_FRAMES, "settrace setprofile settrace_all_threads setprofile_all_threads"),
@@ -118,7 +134,9 @@ STRICT_MODULES: Mapping[str, str | frozenset[str]] = {
         "queue time typing copy timeit base64 collections functools enum dataclasses contextlib".split(),
         ALL,
     ),
-    "abc": frozenset("ABC ABCMeta abstractmethod abstractclassmethod abstractproperty abstractstaticmethod".split()),
+    "abc": frozenset(
+        "ABC ABCMeta abstractmethod abstractclassmethod abstractproperty abstractstaticmethod".split()
+    ),
     "ast": frozenset(
         "parse literal_eval dump unparse walk iter_child_nodes get_docstring get_source_segment NodeVisitor "
         "NodeTransformer fix_missing_locations".split()
@@ -145,7 +163,9 @@ STRICT_MODULES: Mapping[str, str | frozenset[str]] = {
         "Logger LoggerAdapter LogRecord".split()
     ),
     "lzma": frozenset({"compress", "decompress", "LZMACompressor", "LZMADecompressor", "LZMAError"}),
-    "os": frozenset("path sep altsep extsep pathsep linesep curdir pardir devnull name fspath PathLike".split()),
+    "os": frozenset(
+        "path sep altsep extsep pathsep linesep curdir pardir devnull name fspath PathLike".split()
+    ),
     "os.path": frozenset(
         "basename commonpath commonprefix dirname isabs join normcase normpath split splitdrive splitext splitroot sep "
         "altsep extsep pathsep curdir pardir".split()
@@ -158,7 +178,9 @@ STRICT_MODULES: Mapping[str, str | frozenset[str]] = {
         "get_int_max_str_digits getrefcount api_version copyright".split()
     ),
     "tomllib": frozenset({"loads", "load", "TOMLDecodeError"}),
-    "traceback": frozenset("format_exc print_exc format_exception format_exception_only print_exception".split()),
+    "traceback": frozenset(
+        "format_exc print_exc format_exception format_exception_only print_exception".split()
+    ),
     "types": frozenset(
         "SimpleNamespace MappingProxyType MethodType GenericAlias NoneType UnionType EllipsisType NotImplementedType "
         "FunctionType LambdaType BuiltinFunctionType BuiltinMethodType GeneratorType CoroutineType AsyncGeneratorType "
@@ -168,7 +190,9 @@ STRICT_MODULES: Mapping[str, str | frozenset[str]] = {
     "uuid": frozenset(
         "UUID uuid3 uuid4 uuid5 NAMESPACE_DNS NAMESPACE_URL NAMESPACE_OID NAMESPACE_X500 RESERVED_NCS RFC_4122".split()
     ),
-    "warnings": frozenset("warn catch_warnings simplefilter filterwarnings resetwarnings WarningMessage".split()),
+    "warnings": frozenset(
+        "warn catch_warnings simplefilter filterwarnings resetwarnings WarningMessage".split()
+    ),
     "weakref": frozenset(
         "ref WeakKeyDictionary WeakValueDictionary WeakSet WeakMethod ReferenceType finalize getweakrefcount".split()
     ),
@@ -192,12 +216,17 @@ STRICT_WITHOUT: Mapping[str, frozenset[str]] = {
     "hashlib": frozenset({"file_digest"}),
     "time": frozenset({"clock_settime", "clock_settime_ns", "pthread_getcpuclockid", "tzset"}),
     "timeit": frozenset({"main", "reindent"}),
-    "typing": frozenset("ForwardRef evaluate_forward_ref io re no_type_check no_type_check_decorator".split()),
+    "typing": frozenset(
+        "ForwardRef evaluate_forward_ref io re no_type_check no_type_check_decorator".split()
+    ),
 }
 """Public names that strict mode leaves out nevertheless: each reads, writes or runs what it is told by name."""
 
 STANDARD_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset()) or frozenset(
-    (*sys.builtin_module_names, *(name.partition(".")[0] for name in os.listdir(os.path.dirname(os.__file__))))
+    (
+        *sys.builtin_module_names,
+        *(name.partition(".")[0] for name in os.listdir(os.path.dirname(os.__file__))),
+    )
 )
 OUR_PACKAGE = __name__.rpartition(".")[0]
 
@@ -234,8 +263,12 @@ class Rules:
 
 
 _ONLY_REASONS: Mapping[str, Door] = {
-    "os": Door("it reaches for processes, users or descriptors of the system", "Files and os.path work as usual."),
-    "sys": Door("it opens the inside of the interpreter", "Versions, sizes, limits, argv, path and streams work."),
+    "os": Door(
+        "it reaches for processes, users or descriptors of the system", "Files and os.path work as usual."
+    ),
+    "sys": Door(
+        "it opens the inside of the interpreter", "Versions, sizes, limits, argv, path and streams work."
+    ),
     "gc": Door("it lists the objects of the whole interpreter", "gc.collect() works as usual."),
     "resource": _IDENTITY,
 }

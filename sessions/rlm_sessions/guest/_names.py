@@ -53,7 +53,9 @@ def _doors(door: Door, names: str) -> dict[str, Door]:
 
 
 REFUSED_ATTRIBUTES: Mapping[str, Door] = {
-    **_doors(_FRAMES, "tb_frame f_back f_builtins f_code f_generator f_globals f_locals f_trace f_trace_lines"),
+    **_doors(
+        _FRAMES, "tb_frame f_back f_builtins f_code f_generator f_globals f_locals f_trace f_trace_lines"
+    ),
     **_doors(_FRAMES, "f_trace_opcodes gi_frame gi_code cr_frame cr_code ag_frame ag_code"),
     **_doors(_FRAMES, "_getframe _getframemodulename _current_frames _current_exceptions"),
     **_doors(_INSIDES, "__globals__ co_code"),
@@ -75,7 +77,9 @@ STRICT_REFUSED_ATTRIBUTES: Mapping[str, Door] = {
 }
 """Refused in strict mode, on every object."""
 
-GUARDED_ATTRIBUTES = frozenset({"format", "format_map", "__self__", "__getattribute__", "__code__", "__closure__"})
+GUARDED_ATTRIBUTES = frozenset(
+    {"format", "format_map", "__self__", "__getattribute__", "__code__", "__closure__"}
+)
 """Harmless on most objects: the guard looks at the object when the attribute is read."""
 
 STRICT_GUARDED_ATTRIBUTES = (
@@ -97,7 +101,8 @@ UNSEEN_NAMES = GUARDED_ATTRIBUTES - {"format", "format_map"}
 UNSEEN = Door("no guard can look at the object there", "Read the attribute first.")
 
 STRICT_MANAGED: Mapping[str, Door] = _doors(
-    _MANAGED, "__match_args__ __dataclass_fields__ __dataclass_params__ __annotate__ __annotate_func__ __bases__"
+    _MANAGED,
+    "__match_args__ __dataclass_fields__ __dataclass_params__ __annotate__ __annotate_func__ __bases__",
 )
 """What nobody may assign to an attribute in strict mode."""
 

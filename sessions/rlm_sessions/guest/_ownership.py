@@ -85,7 +85,9 @@ class Ownership:
         if kind is None:
             return False
         above = itertools.dropwhile(lambda owner: owner is not this, ancestry_of(kind))
-        owner = next((owner for owner in itertools.islice(above, 1, None) if name in contents_of(owner)), None)
+        owner = next(
+            (owner for owner in itertools.islice(above, 1, None) if name in contents_of(owner)), None
+        )
         return owner is None or is_session_class(owner)
 
     def foreign_names(self, kind: type) -> frozenset[str]:
@@ -94,7 +96,9 @@ class Ownership:
         if known is not None and known[0] is kind:
             return known[1]
         found = frozenset(
-            name for owner in (*ancestry_of(kind), *ancestry_of(type(kind))) for name in _private_names_of(owner)
+            name
+            for owner in (*ancestry_of(kind), *ancestry_of(type(kind)))
+            for name in _private_names_of(owner)
         )
         if len(self._foreign) >= _MAX_KEPT:
             self._foreign.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any, Optional
+from typing import Any
 
 
 def _shared(name: str) -> Any:
@@ -98,7 +98,7 @@ class StrictSystemView(types.ModuleType):
     stdout = _redirected("stdout")
     stderr = _redirected("stderr")
 
-    def __init__(self, name: str, doc: Optional[str]) -> None:
+    def __init__(self, name: str, doc: str | None) -> None:
         super().__init__(name, doc)
         self._stand_ins = {"stdout": Output(), "stderr": Errors()}
         self._given: dict[str, Any] = {}

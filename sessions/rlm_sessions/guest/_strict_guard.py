@@ -10,7 +10,7 @@ from __future__ import annotations
 import types
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from . import _names
 from ._names import Door
@@ -22,20 +22,40 @@ from .guards import Guard, plain
 
 _NO_FILES = Door("there is no file access in this sandbox", "Keep the data in variables.")
 _NO_CODE = Door("this sandbox runs source text only", "Use exec() or eval() with a string.")
-_PRIVATE = Door("it is a private name of an object that this session did not make", "Use the object's public names.")
-_SHARED = Door("the object is a library's, and other code relies on it", "Make a subclass or a function of your own.")
-_ERROR_OBJECT = Door("an error can carry an object from inside a library", "str(error) tells what went wrong.")
+_PRIVATE = Door(
+    "it is a private name of an object that this session did not make", "Use the object's public names."
+)
+_SHARED = Door(
+    "the object is a library's, and other code relies on it", "Make a subclass or a function of your own."
+)
+_ERROR_OBJECT = Door(
+    "an error can carry an object from inside a library", "str(error) tells what went wrong."
+)
 _FORWARD = Door("it runs source that the policy has not read", "Use typing.get_type_hints().")
-_PATTERN = Door("matching would read attributes that the class can make up", "Use an isinstance() test instead.")
+_PLAIN_DICT = Door("it could change while it is read", "Give a plain dict.")
+_PATTERN = Door(
+    "matching would read attributes that the class can make up", "Use an isinstance() test instead."
+)
 
 _MAX_KEPT = 1_000
 _OpenNames = tuple[type, set[str]]
 _SHARED_KINDS = (
-    *(type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, super, property),
+    *(
+        type,
+        types.ModuleType,
+        types.FunctionType,
+        types.MethodType,
+        types.BuiltinFunctionType,
+        super,
+        property,
+    ),
     *(staticmethod, classmethod, *weakref.ProxyTypes),
 )
 _JUDGED_EACH = (type, types.ModuleType, types.FunctionType, super)
-_METACLASS_HOOKS = ("__match_args__", "__dataclass_fields__", "__getattr__", "__getattribute__")
+_FIXED = Door("patterns and library code rely on it", "Define it in the class body.")
+_FIXED_IN_CLASSES = frozenset({"__class__", "__getattr__", "__getattribute__", "__get__"})
+_SLOTS: Mapping[str, Any] = vars(type)
+_METACLASS_HOOKS = ("__match_args__", "__dataclass_fields__", "__getattr__", "__getattribute__", "__get__")
 _ABSENT = "help license copyright credits".split()
 
 
@@ -69,7 +89,7 @@ class StrictGuard(Guard):
         """Return how to read each attribute that depends on its object."""
         return {
             **super().make_readers(),
-            "__getattr__": self._read_reader,
+            "__getattr__": self.read_reader,
             "__setattr__": self._read_writer,
             "__delattr__": self._read_writer,
             "__dict__": self._read_dict,
@@ -113,16 +133,17 @@ class StrictGuard(Guard):
     def _read_dict(self, obj: Any, name: str) -> Any:
         if self.modules.is_view(obj) or type(obj) is types.SimpleNamespace:
             return vars(obj)
-        found = self._read_own_dict(obj, name)
+        if not self.owners.may_use(obj, name):
+            raise AttributeRefused(name, _PRIVATE)
+        found = getattr(obj, name)
+        if issubclass(type(obj), type):
+            return types.MappingProxyType(
+                dict(found)
+            )  # comparing the proxy itself would hand out what it protects
         foreign = self.owners.foreign_names(type(obj))
         if type(found) is not dict or foreign.isdisjoint(found):
             return found
         return {key: value for key, value in found.items() if key not in foreign}
-
-    def _read_own_dict(self, obj: Any, name: str) -> Any:
-        if not self.owners.may_use(obj, name):
-            raise AttributeRefused(name, _PRIVATE)
-        return getattr(obj, name)
 
     def _read_obj(self, obj: Any, name: str) -> Any:
         if issubclass(type(obj), AttributeError):
@@ -152,14 +173,19 @@ class StrictGuard(Guard):
     def allow_store(self, obj: Any, name: str) -> None:
         """Raise unless a cell may set or delete that attribute."""
         door = self.refused.get(name) or _names.STRICT_MANAGED.get(name)
-        if door is None and isinstance(obj, _SHARED_KINDS) and not self._is_ours(obj):
-            door = _SHARED
+        if door is None and isinstance(obj, _SHARED_KINDS):
+            door = self._door_of_shared(obj, name)
         if door is None and name[:1] == "_" and not self._may_store_private(obj, name):
             door = _PRIVATE
-        if door is None and vars(type)["__module__"].__get__(type(obj)) in ("typing", "dataclasses"):
+        if door is None and _SLOTS["__module__"].__get__(type(obj)) in ("typing", "dataclasses"):
             door = _SHARED
         if door is not None:
             raise AttributeRefused(name, door)
+
+    def _door_of_shared(self, obj: Any, name: str) -> Optional[Door]:
+        if issubclass(type(obj), type) and name in _FIXED_IN_CLASSES:
+            return _FIXED
+        return None if self._is_ours(obj) else _SHARED
 
     def _is_ours(self, obj: Any) -> bool:
         kind = type(obj)
@@ -178,30 +204,49 @@ class StrictGuard(Guard):
         count = 2 if name == "__setattr__" else 1
 
         def writer(*args: Any) -> Any:
+            if len(args) < count:
+                return found(*args)
             target = args[0] if len(args) > count else getattr(found, "__self__", obj)
-            if len(args) >= count:
-                self.allow_store(target, plain(args[-count], name))
-            return found(*args)
+            asked = plain(args[-count], name)
+            self.allow_store(target, asked)
+            return found(*args[:-count], asked, *args[len(args) - count + 1 :])
 
         return writer
 
     # ---- patterns
 
-    def allow_patterns(self, *classes: Any) -> bool:
+    def allow_patterns(self, *paths: Any) -> bool:
         """Raise unless matching these classes reads harmless attributes only. Never true: no case matches by it."""
-        for kind in classes:
+        for path in paths:
+            kind = self._class_at(*path)
             if issubclass(type(kind), type) and not self._has_harmless_pattern(kind):
-                raise Refused(f"matching {contents_name(kind)}() by position", _PATTERN)
+                raise Refused("matching this class by position", _PATTERN)
         return False
+
+    def _class_at(self, found: Any, *names: str) -> Any:
+        """Return what a dotted name in a pattern stands for, if nothing can change between this look and the next."""
+        for name in names:
+            if self.modules.is_view(found):
+                found = vars(found).get(name)
+            elif issubclass(type(found), type) and has_plain_metaclass(found):
+                found = next(
+                    (contents_of(owner)[name] for owner in ancestry_of(found) if name in contents_of(owner)),
+                    None,
+                )
+            else:
+                raise Refused("matching a class by this path", _PATTERN)
+        return found
 
     def _has_harmless_pattern(self, kind: type) -> bool:
         if not has_plain_metaclass(kind):
             return False
         found = next((owner for owner in ancestry_of(kind) if "__match_args__" in contents_of(owner)), None)
         names = () if found is None else contents_of(found)["__match_args__"]
-        return type(names) is tuple and all(type(name) is str and self._may_match(kind, name) for name in names)
+        return type(names) is tuple and all(
+            type(name) is str and self.may_match(kind, name) for name in names
+        )
 
-    def _may_match(self, kind: type, name: str) -> bool:
+    def may_match(self, kind: type, name: str) -> bool:
         """Only with the metaclass `type` is what matches a class sure to be an instance of it."""
         return self.allow_unseen(name) or (
             type(kind) is type and name not in self.refused and self.owners.owns(kind, name)
@@ -217,16 +262,26 @@ class StrictGuard(Guard):
         """Refuse: in the place of `compile`. A code object could be changed before it is run."""
         raise Refused("compile()", _NO_CODE)
 
-    def compile_text(self, source: Any, filename: str, mode: str, flags: int, *args: Any, **kwargs: Any) -> Any:
+    def compile_text(
+        self, source: Any, filename: str, mode: str, flags: int, *args: Any, **kwargs: Any
+    ) -> Any:
         """Return the code of a source that the policy lets through."""
         if type(source) not in (str, bytes):
             raise Refused(f"{mode}() of this {type(source).__name__}", _NO_CODE)
         return super().compile_text(source, filename, mode, flags)
 
     def give_builtins(self, globals: Any) -> None:
-        """Without a name a namespace would not count as the session's."""
+        """Without a name a namespace would not count as the session's; one of another kind could change as it is read."""
+        if type(globals) is not dict or type(globals.get("__builtins__", {})) is not dict:
+            raise Refused("a namespace that is not a plain dict", _PLAIN_DICT)
         super().give_builtins(globals)
-        dict.setdefault(globals, "__name__", "__main__")
+        globals.setdefault("__name__", "__main__")
+
+    def namespaces(self, frame: types.FrameType, globals: Any, locals: Any) -> tuple[Any, Any]:
+        """Return where code runs that `exec` or `eval` is given."""
+        if locals is not None and type(locals) is not dict:
+            raise Refused("a namespace that is not a plain dict", _PLAIN_DICT)
+        return super().namespaces(frame, globals, locals)
 
 
 class Target:
@@ -261,9 +316,3 @@ def has_plain_metaclass(kind: type) -> bool:
         is_library_class(owner) or not any(hook in contents_of(owner) for hook in _METACLASS_HOOKS)
         for owner in ancestry_of(type(kind))
     )
-
-
-def contents_name(kind: type) -> str:
-    """Return the name of a class."""
-    found: str = vars(type)["__name__"].__get__(kind)
-    return found

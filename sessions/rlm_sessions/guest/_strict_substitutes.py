@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from ._names import Door
@@ -19,7 +19,7 @@ from ._templates import copy_of_class
 
 _NOT_YOURS = Door("it would change a library's class", "Use it on a class of your own.")
 _NO_FILES = Door("there is no file access in this sandbox", "Use level=, format= and stream=.")
-_LOG_OPTIONS = frozenset({"level", "format", "datefmt", "stream", "force"})
+_LOG_OPTIONS = frozenset({"level", "format", "datefmt", "force"})
 _LOG_FUNCTIONS = "debug info warning error exception critical log".split()
 _LOG_STYLE = Door("only the % style is read by the policy", 'Use style="%".')
 
@@ -55,6 +55,7 @@ class StrictSubstitutes(Substitutes):
 
         method = copy_of_class(functools.singledispatchmethod, __init__=__init__)
         return {
+            "total_ordering": total_ordering,
             "update_wrapper": self.update_wrapper,
             "wraps": self.wraps,
             "singledispatch": self.singledispatch,
@@ -62,7 +63,11 @@ class StrictSubstitutes(Substitutes):
         }
 
     def update_wrapper(
-        self, wrapper: Any, wrapped: Any, assigned: Any = functools.WRAPPER_ASSIGNMENTS, updated: Any = ("__dict__",)
+        self,
+        wrapper: Any,
+        wrapped: Any,
+        assigned: Any = functools.WRAPPER_ASSIGNMENTS,
+        updated: Any = ("__dict__",),
     ) -> Any:
         """As `functools.update_wrapper`, as far as a cell could do it by hand."""
         guard: Any = self.guard
@@ -91,7 +96,7 @@ class StrictSubstitutes(Substitutes):
             if func is not None:
                 return register_kind(cls, func)
             if isinstance(cls, type) or not hasattr(cls, "__annotations__"):
-                return lambda function: register_kind(cls, function)
+                return lambda function: register(cls, _given(function))
             return register_kind(next(iter(self.get_type_hints(cls).values())), cls)
 
         dispatch.register = register
@@ -107,18 +112,26 @@ class StrictSubstitutes(Substitutes):
         import dataclasses
 
         module = copy_of_module("dataclasses", exec=self._run_generated)
-        module.update(InitVar=dataclasses.InitVar, KW_ONLY=dataclasses.KW_ONLY)  # it looks for these in the original
+        module.update(
+            InitVar=dataclasses.InitVar, KW_ONLY=dataclasses.KW_ONLY
+        )  # it looks for these in the original
         module["builtins"] = types.SimpleNamespace(object=object)
         make = module["dataclass"]
 
         def dataclass(cls: Any = None, /, **options: Any) -> Any:
             if cls is None:
                 return lambda kind: dataclass(kind, **options)
-            if not isinstance(cls, type) or not is_session_class(cls):
-                raise Refused("dataclass() of this object", _NOT_YOURS)
-            return make(cls, **options)
+            return self._without_unsafe_patterns(make(own_class(cls, "dataclass"), **options))
 
         return {**{name: module[name] for name in module["__all__"]}, "dataclass": dataclass}
+
+    def _without_unsafe_patterns(self, kind: Any) -> Any:
+        """Return a class without `__match_args__` if matching it by position could read a door."""
+        guard: Any = self.guard
+        names = contents_of(kind).get("__match_args__", ())
+        if not all(guard.may_match(kind, name) for name in names):
+            type.__delattr__(kind, "__match_args__")
+        return kind
 
     def _run_generated(self, text: str, globals: Any, locals: Any) -> None:
         names = {"__name__": "__main__", "__builtins__": self.guard.builtins}
@@ -133,7 +146,11 @@ class StrictSubstitutes(Substitutes):
         names = self._names_around(obj) if globalns is None else globalns
         evaluate: Any = self.guard.builtins["eval"]
         return {
-            name: evaluate(hint, names, localns) if type(hint) is str else type(None) if hint is None else hint
+            name: evaluate(hint, names, localns)
+            if type(hint) is str
+            else type(None)
+            if hint is None
+            else hint
             for name, hint in found.items()
         }
 
@@ -153,24 +170,31 @@ class StrictSubstitutes(Substitutes):
         """Return the functions of `logging` that would hand out a stream, write a file or read attributes by name."""
         import logging
 
-        def to_stream(handler: Any, stream: Any = None) -> None:
-            logging.StreamHandler.__init__(handler, Errors() if stream is None else stream)
-
         return {
             "basicConfig": basic_config,
             "Formatter": copy_of_class(logging.Formatter, __init__=_init_formatter),
-            "StreamHandler": copy_of_class(logging.StreamHandler, __init__=to_stream),
+            "StreamHandler": _stream_handler(),
             **{name: _after_basic_config(name) for name in _LOG_FUNCTIONS},
         }
 
 
-def basic_config(**options: Any) -> None:
+@functools.lru_cache(maxsize=None)
+def _stream_handler() -> Any:
+    import logging
+
+    def __init__(handler: Any, stream: Any = None) -> None:
+        logging.StreamHandler.__init__(handler, Errors() if stream is None else stream)
+
+    return copy_of_class(logging.StreamHandler, __init__=__init__)
+
+
+def basic_config(stream: Any = None, **options: Any) -> None:
     """As `logging.basicConfig`, for a stream."""
     import logging
 
     if not options.keys() <= _LOG_OPTIONS:
         raise Refused(f"basicConfig({', '.join(sorted(options.keys() - _LOG_OPTIONS))})", _NO_FILES)
-    logging.basicConfig(**{"stream": Errors(), **options})
+    logging.basicConfig(handlers=[_stream_handler()(stream)], **options)
 
 
 def _after_basic_config(name: str) -> Callable[..., Any]:
@@ -179,15 +203,18 @@ def _after_basic_config(name: str) -> Callable[..., Any]:
 
     function = getattr(logging, name)
 
-    @functools.wraps(function)
     def log(*args: Any, **kwargs: Any) -> None:
-        basic_config()
+        if not logging.getLogger().handlers:
+            basic_config()
         function(*args, **kwargs)
 
+    log.__name__ = name
     return log
 
 
-def _init_formatter(formatter: Any, fmt: Any = None, datefmt: Any = None, style: Any = "%", **options: Any) -> None:
+def _init_formatter(
+    formatter: Any, fmt: Any = None, datefmt: Any = None, style: Any = "%", **options: Any
+) -> None:
     import logging
 
     if style != "%":
@@ -196,7 +223,7 @@ def _init_formatter(formatter: Any, fmt: Any = None, datefmt: Any = None, style:
 
 
 @contextlib.contextmanager
-def redirect_stdout(new_target: Any) -> Iterator[Any]:
+def redirect_stdout(new_target: Any) -> Generator[Any, None, None]:
     """As in contextlib, where a subclass can redirect any name of `sys`."""
     before, sys.stdout = sys.stdout, new_target
     try:
@@ -206,13 +233,31 @@ def redirect_stdout(new_target: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def redirect_stderr(new_target: Any) -> Iterator[Any]:
+def redirect_stderr(new_target: Any) -> Generator[Any, None, None]:
     """As in contextlib, where a subclass can redirect any name of `sys`."""
     before, sys.stderr = sys.stderr, new_target
     try:
         yield new_target
     finally:
         sys.stderr = before
+
+
+def own_class(kind: Any, what: str) -> Any:
+    """Return a class if the session defined it; a library's class is not a cell's to change."""
+    if not issubclass(type(kind), type) or not is_session_class(kind):
+        raise Refused(f"{what}() of this object", _NOT_YOURS)
+    return kind
+
+
+def total_ordering(cls: Any) -> Any:
+    """As `functools.total_ordering`."""
+    return functools.total_ordering(own_class(cls, "total_ordering"))
+
+
+def _given(function: Any) -> Any:
+    if function is None:
+        raise TypeError("a function is needed")
+    return function
 
 
 def copy_of_module(name: str, **builtins: Any) -> dict[str, Any]:

@@ -188,7 +188,9 @@ class Substitutes:
         module, name = _names_of_today(module, name)
         if module == "__main__":
             return find(module, name)
-        found = self.guard.modules.import_module(module.lstrip("_"))  # the C module's names are the public one's too
+        found = self.guard.modules.import_module(
+            module.lstrip("_")
+        )  # the C module's names are the public one's too
         return self.follow(found, name.split("."))
 
     def _os(self) -> Mapping[str, object]:
@@ -208,26 +210,38 @@ class Substitutes:
 
         make_inner = self._timed
 
-        class Timer(timeit.Timer):
-            """As the original, for statements that the policy lets through."""
+        def __init__(
+            self_: Any,
+            stmt: Any = "pass",
+            setup: Any = "pass",
+            timer: Any = timeit.default_timer,
+            globals: Any = None,
+        ) -> None:
+            self_.timer = timer
+            self_.inner = make_inner(stmt, setup, {} if globals is None else globals)
 
-            def __init__(
-                self, stmt: Any = "pass", setup: Any = "pass", timer: Any = timeit.default_timer, globals: Any = None
-            ) -> None:
-                super().__init__("pass", "pass", timer)
-                self.inner = make_inner(stmt, setup, {} if globals is None else globals)
+        Timer = _templates.copy_of_class(timeit.Timer, __init__=__init__)  # noqa: N806  it is a class
 
         def time(
-            stmt: Any = "pass", setup: Any = "pass", timer: Any = timeit.default_timer, number: int = 1_000_000,
+            stmt: Any = "pass",
+            setup: Any = "pass",
+            timer: Any = timeit.default_timer,
+            number: int = 1_000_000,
             globals: Any = None,
         ) -> float:
-            return Timer(stmt, setup, timer, globals).timeit(number)
+            seconds: float = Timer(stmt, setup, timer, globals).timeit(number)
+            return seconds
 
         def repeat(
-            stmt: Any = "pass", setup: Any = "pass", timer: Any = timeit.default_timer, repeat: int = 5,
-            number: int = 1_000_000, globals: Any = None,
+            stmt: Any = "pass",
+            setup: Any = "pass",
+            timer: Any = timeit.default_timer,
+            repeat: int = 5,
+            number: int = 1_000_000,
+            globals: Any = None,
         ) -> list[float]:
-            return Timer(stmt, setup, timer, globals).repeat(repeat, number)
+            seconds: list[float] = Timer(stmt, setup, timer, globals).repeat(repeat, number)
+            return seconds
 
         return {"Timer": Timer, "timeit": time, "repeat": repeat}
 

@@ -26,7 +26,12 @@ else:
         from RestrictedPython.transformer import RestrictingNodeTransformer as _Base
 
         UNAVAILABLE = None
-    except (ImportError, AttributeError, TypeError, SyntaxError) as problem:  # missing, or made for another Python
+    except (
+        ImportError,
+        AttributeError,
+        TypeError,
+        SyntaxError,
+    ) as problem:  # missing, or made for another Python
         INSPECT_ATTRIBUTES, _Base = frozenset(), ast.NodeTransformer
         UNAVAILABLE = f"RestrictedPython cannot be imported ({type(problem).__name__}: {problem})"
 
@@ -38,8 +43,13 @@ _EXCEPT_STAR = Door(
     "in this release of Python a group with a split() of its own breaks into the interpreter (CVE-2025-22153)",
     "Catch the group with `except ExceptionGroup as group` and look into group.exceptions.",
 )
-_PATTERN = Door("a pattern reads it from any object, unseen", "Match the object, and look at the attribute in the body.")
-_HIDDEN_IMPORT = Door("an import reads it from any object, unseen", "Import the module, and use its public names.")
+_PATTERN = Door(
+    "a pattern reads it from any object, unseen", "Match the object, and look at the attribute in the body."
+)
+_CLASS_BODY = Door("a metaclass could answer for its names", "Match in a function.")
+_HIDDEN_IMPORT = Door(
+    "an import reads it from any object, unseen", "Import the module, and use its public names."
+)
 
 EXCEPT_STAR_IS_SOUND = sys.version_info >= (3, 13, 2) or (3, 12, 9) <= sys.version_info[:3] < (3, 13)
 
@@ -157,7 +167,15 @@ class Policy(_Base):
     def _class_definition(self, node: ast.ClassDef) -> ast.AST:
         self._bind(node, node.name)
         self._class_bodies.append((node.name, node.body))
+        if self._strict:
+            self._no_patterns_in(node.body)
         return node
+
+    def _no_patterns_in(self, body: list[ast.stmt]) -> None:
+        """Refuse class patterns whose class is looked up where a metaclass can answer differently each time."""
+        for node in _statements_in_class(body):
+            if type(node).__name__ == "match_case" and _classes_by_position(getattr(node, "pattern", node)):
+                self._refuse(getattr(node, "pattern", node), "a class pattern in a class body", _CLASS_BODY)
 
     # ---- attributes
 
@@ -225,7 +243,11 @@ class Policy(_Base):
     def _may_be_read_unseen(self, name: str) -> bool:
         if name in self._refused:
             return False
-        return not (name in self._guarded or _needs_guard(name)) if self._strict else name not in _names.UNSEEN_NAMES
+        return (
+            not (name in self._guarded or _needs_guard(name))
+            if self._strict
+            else name not in _names.UNSEEN_NAMES
+        )
 
     def _read_unseen(self, node: ast.AST, name: str, door: Door) -> None:
         if not self._may_be_read_unseen(name):
@@ -279,7 +301,9 @@ class Policy(_Base):
     def _leave_as_written(self, *expressions: ast.expr) -> None:
         """Remember attributes in patterns, where the grammar of Python has no place for a call."""
         for expression in expressions:
-            self._in_patterns.update(id(part) for part in ast.walk(expression) if isinstance(part, ast.Attribute))
+            self._in_patterns.update(
+                id(part) for part in ast.walk(expression) if isinstance(part, ast.Attribute)
+            )
 
     def _except_star(self, node: Any) -> ast.AST:
         if self._strict and not EXCEPT_STAR_IS_SOUND:
@@ -319,26 +343,45 @@ def _call(like: ast.expr | ast.stmt, guard: str, *arguments: ast.expr) -> ast.Ca
 
 def _with_a_look_at_classes(case: Any) -> Iterator[Any]:
     """Yield a case, after one that never matches where the case reads attributes that its classes name."""
-    classes = [
-        part.cls for part in ast.walk(case.pattern) if type(part).__name__ == "MatchClass" and part.patterns
-    ]
+    classes = _classes_by_position(case.pattern)
     if classes:
         yield _look_case(case.pattern, classes)
     yield case
 
 
+def _classes_by_position(pattern: ast.AST) -> list[Any]:
+    parts: Iterator[Any] = ast.walk(pattern)
+    return [part.cls for part in parts if type(part).__name__ == "MatchClass" and part.patterns]
+
+
 def _look_case(like: Any, classes: Sequence[Any]) -> Any:
-    look = _call(like, _names.GUARD_MATCH, *map(_copy_of, classes))
+    look = _call(like, _names.GUARD_MATCH, *(_path_of(node, like) for node in classes))
     anything = ast.copy_location(ast.MatchAs(pattern=None, name=None), like)  # type: ignore[attr-defined,unused-ignore]
     return ast.match_case(  # type: ignore[attr-defined,unused-ignore]
         pattern=anything, guard=look, body=[ast.copy_location(ast.Pass(), like)]
     )
 
 
-def _copy_of(node: Any) -> Any:
-    if isinstance(node, ast.Attribute):
-        node = ast.copy_location(ast.Attribute(_copy_of(node.value), node.attr, ast.Load()), node)
-    return node if isinstance(node, ast.Attribute) else ast.copy_location(ast.Name(node.id, ast.Load()), node)
+def _path_of(node: Any, like: Any) -> ast.Tuple:
+    """Return a dotted name as a tuple of its first value and the other names."""
+    names: list[ast.expr] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, ast.Constant(node.attr))
+        node = node.value
+    path = ast.Tuple([ast.Name(node.id, ast.Load()), *names], ast.Load())
+    for part in (path, *path.elts):
+        ast.copy_location(part, like)
+    return path
+
+
+def _statements_in_class(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Yield the nodes that run in the namespace of the class itself."""
+    left: list[ast.AST] = list(body)
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            left.extend(ast.iter_child_nodes(node))
 
 
 _LEAF: Any = "leaf"

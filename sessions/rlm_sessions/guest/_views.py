@@ -27,6 +27,7 @@ _NEVER_SHOWN = frozenset({"__builtins__", "__loader__", "__spec__", "__cached__"
 _OTHER_MAIN = Door("only code of the session itself can", "Use its variables by their names.")
 _LEAK = Door("it is another module, which came along", "Import that module itself.")
 
+
 class Substitutes(Protocol):
     """What takes the place of some functions: safe forms of them."""
 
@@ -66,7 +67,9 @@ class Modules:
             return None  # C code takes the module from sys.modules; whoever else calls this way gets nothing
         full = self._absolute(name, globals, level)
         if full == "__main__":
-            return self._main(globals.get("__builtins__") if isinstance(globals, dict) else None, sys.modules[full])
+            return self._main(
+                globals.get("__builtins__") if isinstance(globals, dict) else None, sys.modules[full]
+            )
         self._admit(full)
         if not is_standard_library(full):
             return self._installed(full, name, globals, locals, fromlist, level)
@@ -102,7 +105,11 @@ class Modules:
 
     def _load_for_c_code(self, name: str, globals: Any, locals: Any, fromlist: Any, level: int) -> None:
         """Loading runs a module, so in strict mode only what is loaded already or what C code is known to load."""
-        if self._strict and name not in sys.modules and not (_is_internal(name) and is_standard_library(name)):
+        if (
+            self._strict
+            and name not in sys.modules
+            and not (_is_internal(name) and is_standard_library(name))
+        ):
             raise ModuleRefused(name, self._rules.module_door(name) or _OTHER_MAIN)
         builtins.__import__(name, globals, locals, fromlist, level)
 
@@ -218,7 +225,12 @@ class Modules:
             door = self._rules.name_door(full, name)
             if door is not None and hasattr(real, name):
                 raise AttributeRefused(f"{full}.{name}", door)
-            if name not in _NEVER_SHOWN and door is None and "__getattr__" in vars(real) and hasattr(real, name):
+            if (
+                name not in _NEVER_SHOWN
+                and door is None
+                and "__getattr__" in vars(real)
+                and hasattr(real, name)
+            ):
                 value = self._exposed(full, name, getattr(real, name))
                 if value is not _HIDDEN:
                     return value

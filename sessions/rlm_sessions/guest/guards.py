@@ -89,7 +89,7 @@ class Guard:
             "format": self._read_format,
             "format_map": self._read_format,
             "__self__": self._read_self,
-            "__getattribute__": self._read_reader,
+            "__getattribute__": self.read_reader,
             "__code__": self._read_code,
             "__closure__": self._read_closure,
         }
@@ -193,7 +193,9 @@ class Guard:
             return getattr(obj, name)
         found = getattr(obj, name)
         if isinstance(found, types.BuiltinMethodType) and isinstance(found.__self__, str):
-            return found if self._is_harmless(found.__self__) else partial(self._formats[name], found.__self__)
+            return (
+                found if self._is_harmless(found.__self__) else partial(self._formats[name], found.__self__)
+            )
         if found is str.format or found is str.format_map:
             return self._formats[name]
         return found
@@ -223,20 +225,24 @@ class Guard:
     def _read_self(self, obj: Any, name: str) -> Any:
         found = getattr(obj, name)
         module = vars(type)["__module__"].__get__(type(found))
-        if isinstance(found, types.ModuleType) or (isinstance(module, str) and module.startswith(_OUR_PACKAGE)):
+        if isinstance(found, types.ModuleType) or (
+            isinstance(module, str) and module.startswith(_OUR_PACKAGE)
+        ):
             raise AttributeRefused(name, _INTERNALS)
         return found
 
-    def _read_reader(self, obj: Any, name: str) -> Any:
+    def read_reader(self, obj: Any, name: str) -> Any:
         """Return `obj.__getattribute__`, or its kin, in a form that judges the name that it is asked for."""
         found = getattr(obj, name)
 
         def reader(*args: Any) -> Any:
+            if not args:
+                return found()
             target = args[0] if len(args) > 1 else getattr(found, "__self__", None)
-            asked = plain(args[-1], name) if args else ""
+            asked = plain(args[-1], name)
             if asked in self.refused or self.is_guarded(asked):
                 return self.getattr(target, asked)
-            return found(*args)
+            return found(*args[:-1], asked)
 
         return reader
 
@@ -258,7 +264,14 @@ class Guard:
     # ---- source text
 
     def compile(
-        self, source: Any, filename: Any, mode: str, flags: int = 0, dont_inherit: bool = False, *args: Any, **kwargs: Any
+        self,
+        source: Any,
+        filename: Any,
+        mode: str,
+        flags: int = 0,
+        dont_inherit: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """As the builtin, for code that the policy lets through."""
         if not dont_inherit:
@@ -267,14 +280,18 @@ class Guard:
             return compile(source, filename, mode, flags, True, *args, **kwargs)
         return self.compile_text(source, os.fsdecode(filename), mode, flags, *args, **kwargs)
 
-    def compile_text(self, source: Any, filename: str, mode: str, flags: int, *args: Any, **kwargs: Any) -> Any:
+    def compile_text(
+        self, source: Any, filename: str, mode: str, flags: int, *args: Any, **kwargs: Any
+    ) -> Any:
         """Return the code of a source that the policy lets through."""
         if isinstance(source, ast.AST):
             tree = copy.deepcopy(source)
         else:
             tree = compile(source, filename, mode, flags | ast.PyCF_ONLY_AST, True)
         text = source if isinstance(source, str) else ""
-        code = compile(self._check(tree, text, filename, self._mode), filename, mode, flags, True, *args, **kwargs)
+        code = compile(
+            self._check(tree, text, filename, self._mode), filename, mode, flags, True, *args, **kwargs
+        )
         self._compiled[id(code)] = code
         return code
 
@@ -282,13 +299,13 @@ class Guard:
         """As the builtin, for code that the policy lets through."""
         frame = self._frame()
         code = self._code(source, "exec", frame)
-        exec(code, *self._namespaces(frame, globals, locals), **kwargs)
+        exec(code, *self.namespaces(frame, globals, locals), **kwargs)
 
     def eval(self, source: Any, globals: Any = None, locals: Any = None, /) -> Any:
         """As the builtin, for code that the policy lets through."""
         frame = self._frame()
         code = self._code(source.lstrip(" \t") if type(source) is str else source, "eval", frame)
-        return eval(code, *self._namespaces(frame, globals, locals))
+        return eval(code, *self.namespaces(frame, globals, locals))
 
     def _code(self, source: Any, mode: str, frame: types.FrameType) -> Any:
         if not isinstance(source, types.CodeType):
@@ -297,7 +314,8 @@ class Guard:
             raise Refused(f"{mode}() of this code object", _FOREIGN_CODE)
         return source
 
-    def _namespaces(self, frame: types.FrameType, globals: Any, locals: Any) -> tuple[Any, Any]:
+    def namespaces(self, frame: types.FrameType, globals: Any, locals: Any) -> tuple[Any, Any]:
+        """Return where code runs that `exec` or `eval` is given."""
         if globals is None:
             self.give_builtins(frame.f_globals)
             return frame.f_globals, frame.f_locals if locals is None else locals
@@ -310,7 +328,7 @@ class Guard:
         given = dict.get(globals, "__builtins__", self.builtins)
         if isinstance(given, types.ModuleType):
             given = vars(given)
-        if type(given) is dict and not self.hooks.keys() <= given.keys():
+        if isinstance(given, dict) and not self.hooks.keys() <= given.keys():
             given = {**given, **self.hooks}
         dict.__setitem__(globals, "__builtins__", given)
 

@@ -11,7 +11,7 @@ import os
 import queue
 import select
 import sys
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable
 
 _READ_BYTES = 1 << 16
 
@@ -27,7 +27,7 @@ class Inbox:
         for fd in (channel.fileno(), printed):
             self._poll.register(fd, select.POLLIN)
 
-    def wait(self, milliseconds: Optional[int]) -> List[Optional[bytes]]:
+    def wait(self, milliseconds: int | None) -> list[bytes | None]:
         """Return what the host sent, b"" if it is gone, and None for something printed, as soon as there is any."""
         ready = self._poll.poll(milliseconds)
         return [None if fd == self._printed else self._channel.receive(_READ_BYTES) for fd, _ in ready]
@@ -44,7 +44,7 @@ class ThreadedInbox:
     """Waits for the host and for printed text, where a pipe must be read to be waited for."""
 
     def __init__(self, channel: Any, printed: int) -> None:
-        self._arrived: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._printed: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         _thread.start_new_thread(self._read, (lambda: channel.receive(_READ_BYTES), self._arrived.put))
         _thread.start_new_thread(self._read, (lambda: os.read(printed, _READ_BYTES), self._take_printed))
@@ -62,7 +62,7 @@ class ThreadedInbox:
         self._printed.put(data)
         self._arrived.put(None)
 
-    def wait(self, milliseconds: Optional[int]) -> List[Optional[bytes]]:
+    def wait(self, milliseconds: int | None) -> list[bytes | None]:
         try:
             return [self._arrived.get(timeout=None if milliseconds is None else milliseconds / 1000)]
         except queue.Empty:

@@ -79,8 +79,8 @@ class _Guest:
         sys.argv = [""]
         _reseed()
         self._repl = Repl(self._outlet, self._calls, self._interrupts, mode)
-        facts = {"python": list(sys.version_info[:3]), "policy": mode, "policy_missing": missing}
-        self._outlet.frame("ready", **facts)
+        version = list(sys.version_info[:3])
+        self._outlet.frame("ready", python=version, policy=mode, policy_missing=missing)
 
     # ---- the reader thread
 

@@ -48,7 +48,7 @@ class Repl:
         self.main = types.ModuleType("__main__")
         self._outlet = outlet
         self._interrupts = interrupts
-        self._mode = mode
+        self._mode: policy.Mode = mode
         self._sources = errors.CellSources()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shown = 0

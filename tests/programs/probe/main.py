@@ -11,7 +11,7 @@ from typing import Any
 
 def main(channel: Any) -> None:
     """Answer requests, one JSON text a line, until the other end is gone."""
-    pending = b""
+    pending: bytes = b""
     while True:
         try:
             data: bytes = channel.receive(65536)
@@ -20,9 +20,8 @@ def main(channel: Any) -> None:
             continue
         if not data:
             return
-        pending += data
-        while b"\n" in pending:
-            line, _, pending = pending.partition(b"\n")
+        *lines, pending = (pending + bytes(data)).split(b"\n")
+        for line in lines:
             _answer(channel, json.loads(line))
 
 

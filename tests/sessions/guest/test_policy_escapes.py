@@ -16,9 +16,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from rlm_sessions.guest import policy
 
 SECRET = "the-canary-sings-4711"
 
-STRICT = r'''
+STRICT = r"""
 # %% list every class
 found = ().__class__.__bases__[0].__subclasses__()
 
@@ -954,6 +955,146 @@ found = S(Meta, E)._convert_("X", "os", lambda name: name == "system").system.va
 # %% the reduce of any object
 found = [x for x in object().__reduce_ex__(2)][0].__globals__
 
+# %% the base of a copied timer
+import timeit
+for base in timeit.Timer.__mro__[1:]:
+    if base.__name__ == "Timer":
+        base("__import__('os').system('echo > PWNED')").timeit(1)
+timeit.Timer("__import__('os').system('echo > PWNED')").timeit(1)
+
+# %% the class of the handler that logging made
+import logging
+for handler in logging.getLogger().handlers[:]:
+    logging.getLogger().removeHandler(handler)
+logging.basicConfig()
+for handler in logging.getLogger().handlers:
+    fresh = type(handler)()
+    if hasattr(fresh.stream, "buffer"):
+        found = type(fresh.stream.buffer.raw)("CANARY").read()
+
+# %% singledispatch that is given nothing
+import functools
+class Liar:
+    asked = 0
+    @property
+    def __class__(self):
+        Liar.asked += 1
+        return type if Liar.asked < 2 else int
+    __annotations__ = {"x": "__import__('os').system('echo > PWNED')"}
+    def __call__(self, x): pass
+@functools.singledispatch
+def f(x): pass
+later = f.register(Liar())
+if callable(later):
+    later(None)
+
+# %% a class pattern whose metaclass learns to answer while it matches
+import json
+class Meta(type):
+    def __instancecheck__(cls, obj):
+        Meta.__getattr__ = lambda cls, name: ("__globals__",)
+        return True
+class M(metaclass=Meta): pass
+def go():
+    match json.dumps:
+        case M(g): return g
+found = go()
+
+# %% a class pattern whose class gets another metaclass while it matches
+import json
+class Evil(type):
+    def __getattr__(cls, name): return ("__globals__",)
+class Meta(type):
+    def __instancecheck__(cls, obj):
+        cls.__class__ = Evil
+        return True
+class M(metaclass=Meta): pass
+match json.dumps:
+    case M(g): found = g
+
+# %% a class pattern whose names go into the class's own dictionary while it matches
+import json
+class Steal:
+    def __eq__(self, other):
+        other["__match_args__"] = ("__globals__",)
+        return True
+class Meta(type):
+    def __instancecheck__(cls, obj):
+        cls.__dict__ == Steal()
+        return True
+class M(metaclass=Meta): pass
+match json.dumps:
+    case M(g): found = g
+
+# %% a class pattern that becomes a dataclass while it matches
+import dataclasses
+class Meta(type):
+    def __instancecheck__(cls, obj):
+        dataclasses.dataclass(cls)
+        return True
+class M(metaclass=Meta):
+    gi_frame: int = 0
+gen = (x for x in [1])
+match gen:
+    case M(f): found = f
+
+# %% a class pattern whose class changes between two looks at an attribute
+import json
+class Plain: __match_args__ = ("__doc__",)
+class Meta(type):
+    def __instancecheck__(cls, obj): return True
+Evil = type.__call__(Meta, "Evil", (), {"__match_args__": ("__globals__",)})
+class Box:
+    looks = 0
+    @property
+    def M(self):
+        Box.looks += 1
+        return Plain if Box.looks < 2 else Evil
+box = Box()
+match json.dumps:
+    case box.M(g): found = g
+
+# %% a class pattern whose class changes between two looks at a name
+import json
+class Plain: __match_args__ = ("__doc__",)
+class Meta(type):
+    def __instancecheck__(cls, obj): return True
+Evil = type.__call__(Meta, "Evil", (), {"__match_args__": ("__globals__",)})
+class Names(dict):
+    looks = 0
+    def __getitem__(self, name):
+        if name == "M":
+            Names.looks += 1
+            return Plain if Names.looks < 2 else Evil
+        return super().__getitem__(name)
+names = Names(f=json.dumps)
+exec("match f:\n    case M(g): pass", {}, names)
+found = names["g"]
+
+# %% a class pattern in the body of a class whose names change
+import json
+class Plain: __match_args__ = ("__doc__",)
+class Any(type):
+    def __instancecheck__(cls, obj): return True
+Evil = type.__call__(Any, "Evil", (), {"__match_args__": ("__globals__",)})
+class Names(dict):
+    looks = 0
+    def __getitem__(self, name):
+        if name == "M":
+            Names.looks += 1
+            return Plain if Names.looks < 2 else Evil
+        return super().__getitem__(name)
+class Meta(type):
+    def __prepare__(*args): return Names()
+class C(metaclass=Meta):
+    match json.dumps:
+        case M(g): pass
+found = C.g
+
+# %% forwarding by generic aliases
+import types, json
+found = types.GenericAlias(json.dumps, ()).__globals__
+
 # %% the environment
 import os
 found = [str(getattr(os, name)) for name in ("environ", "getenv", "environb") if hasattr(os, name)]
@@ -963,9 +1104,9 @@ import __main__ as found
 
 # %% the sandbox's own package
 import rlm_sessions.guest.policy as found
-'''
+"""
 
-PERMISSIVE = r'''
+PERMISSIVE = r"""
 # %% list every class
 found = ().__class__.__bases__[0].__subclasses__()
 
@@ -1221,38 +1362,55 @@ import rlm_sessions.guest.policy as found
 # %% vars of the function type
 import types, json
 found = vars(types.FunctionType)["__globals__"].__get__(json.dumps)
-'''
+"""
 
-NOT_HELD = {
-    "permissive": {
-        "os through an installed package": (
-            "import pandas.io.common as c\nfound = c.os",
-            "installed packages are handed out as they are",
-        ),
-        "a method table by a computed key": (
-            "import types\nfound = types.FunctionType.__dict__['__glo' + 'bals__'].__get__(lambda: 0)",
-            "the keys of a dictionary are not names, and `.__dict__` of any class can be read",
-        ),
-        "a class pattern whose names are computed": (
-            "import json\nclass Meta(type):\n    def __instancecheck__(cls, obj): return True\n"
-            "class M(metaclass=Meta):\n    __match_args__ = tuple(['__glo' + 'bals__'])\n"
-            "match json.dumps:\n    case M(g): found = g",
-            "only literal __match_args__ are read",
-        ),
-        "code in a docstring": (
-            "import doctest\ntext = '>>> found.append(json.dumps.__globals__)'\nimport json\nfound = []\n"
-            "test = doctest.DocTestParser().get_doctest(text, {'found': found, 'json': json}, 'x', None, 0)\n"
-            "doctest.DocTestRunner(verbose=False).run(test)",
-            "source that a library compiles is not read",
-        ),
-    },
-    "strict": {
-        "memory and time": (
-            "found = None\nlist(range(10))  # a longer one would end the process",
-            "the policy bounds nothing: limits are the sandbox's work",
-        ),
-    },
+ONLY_AGAINST_GUARDS = {
+    "string.Formatter's base class",
+    "the base of a copied class",
+    "the base of a copied timer",
+    "the class of the handler that logging made",
+    "the insides of a guard",
+    "a class pattern whose class changes between two looks at an attribute",
+    "a class pattern whose class changes between two looks at a name",
+    "a class pattern in the body of a class whose names change",
+    "enum.property reads an attribute that a subclass names",  # a way that only Python 3.12 and later have
 }
+"""Attempts that get nothing in plain Python, because they are made against how a guard works."""
+
+NOT_HELD: dict[tuple[policy.Mode, str], tuple[str, str]] = {
+    ("permissive", "os through an installed package"): (
+        "import pandas.io.common as c\nfound = c.os",
+        "installed packages are handed out as they are",
+    ),
+    ("permissive", "a method table by a computed key"): (
+        "import types, json\nfound = types.FunctionType.__dict__['__glo' + 'bals__'].__get__(json.dumps)",
+        "the keys of a dictionary are not names, and the `__dict__` of any class can be read",
+    ),
+    ("permissive", "a class pattern whose names are computed"): (
+        "import json\nclass Meta(type):\n    def __instancecheck__(cls, obj): return True\n"
+        "class M(metaclass=Meta):\n    __match_args__ = tuple(['__glo' + 'bals__'])\n"
+        "match json.dumps:\n    case M(g): found = g",
+        "only literal __match_args__ are read",
+    ),
+    ("permissive", "code in a docstring"): (
+        "import doctest, json\nfound = []\ntext = '>>> found.append(json.dumps.__globals__)'\n"
+        "test = doctest.DocTestParser().get_doctest(text, {'found': found, 'json': json}, 'x', None, 0)\n"
+        "doctest.DocTestRunner(verbose=False).run(test)",
+        "source that a library compiles by itself is not read",
+    ),
+    ("permissive", "an attribute that update_wrapper copies"): (
+        "import functools, json\nclass Box: pass\nbox = Box()\n"
+        "functools.update_wrapper(box, json.dumps, assigned=['__glo' + 'bals__'])\nfound = vars(box)",
+        "library functions that read what they are told by name are guarded one by one, not all",
+    ),
+    ("strict", "a private name of a library's object"): (
+        "import functools, queue\nwrite = functools.cached_property(lambda obj: 'patched')\n"
+        "write.attrname = '_maxsize'\nq = queue.Queue()\nwrite.__get__(q)\n"
+        "found = 'patched' if write.__get__(q) == 'patched' else None",
+        "cached_property writes into the dictionary of any object; nothing is known that this leads to",
+    ),
+}
+"""What is known to get through, and why: found by a test that fails when it no longer does."""
 
 
 def _attempts(text: str) -> dict[str, str]:
@@ -1331,7 +1489,7 @@ def attempt(source: str, mode: policy.Mode, scene: Scene) -> Outcome:
 
 
 @contextlib.contextmanager
-def _as_main(module: types.ModuleType) -> Iterator[None]:
+def _as_main(module: types.ModuleType) -> Generator[None, None, None]:
     streams = sys.stdin, sys.stdout, sys.stderr
     main, sys.modules["__main__"] = sys.modules["__main__"], module
     try:
@@ -1378,13 +1536,19 @@ def _everything_in(value: object, depth: int, seen: set[int]) -> Iterator[object
 
 
 def _what_door(value: object) -> str | None:
-    if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value and _is_standard(value):
+    if (
+        isinstance(value, types.ModuleType)
+        and sys.modules.get(value.__name__) is value
+        and _is_standard(value)
+    ):
         return f"the module {value.__name__}"
     if isinstance(value, _INSIDES) or any(value is door for door in _DOORS):
         return repr(value)[:60]
     if isinstance(value, list) and len(value) > 100 and all(isinstance(item, type) for item in value):
         return "the classes of the interpreter"
-    if isinstance(value, dict) and any(value is vars(module) for module in list(sys.modules.values()) if module):
+    if isinstance(value, dict) and any(
+        value is vars(module) for module in list(sys.modules.values()) if module
+    ):
         return f"the globals of {value.get('__name__')}"
     return None
 
@@ -1431,3 +1595,62 @@ def test_permissive_mode_stops(title: str, scene: Scene) -> None:
     outcome = attempt(PERMISSIVE_ATTEMPTS[title], "permissive", scene)
 
     assert harm_of(outcome, scene) == []
+
+
+@pytest.mark.parametrize(("mode", "title"), NOT_HELD)
+def test_what_is_known_to_get_through_still_does(mode: policy.Mode, title: str, scene: Scene) -> None:
+    source, _reason = NOT_HELD[mode, title]
+
+    outcome = attempt(source, mode, scene)
+
+    assert harm_of(outcome, scene) != [], outcome.error
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each attempt needs a process of its own")
+def test_every_attempt_does_harm_in_plain_python() -> None:
+    paths = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable, "-W", "ignore", __file__]
+
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+
+    harmless = set(done.stdout.splitlines())
+    assert harmless - ONLY_AGAINST_GUARDS == set(), done.stderr[-2000:]
+
+
+def _report_harmless() -> None:
+    """Print the attempts that do no harm without a policy. Each runs in a fork: it may leave anything behind."""
+    os.environ["RLM_CANARY"] = SECRET
+    for title, source in {**STRICT_ATTEMPTS, **PERMISSIVE_ATTEMPTS}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            child = os.fork()
+            if not child:
+                os._exit(_try_unguarded(source, Path(folder)))
+            _, status = os.waitpid(child, 0)
+            if status == 0:
+                print(title)
+
+
+def _try_unguarded(source: str, folder: Path) -> int:
+    """Return 1 if an attempt did harm; dying of it counts as harm to the caller."""
+    (folder / "canary").write_text(SECRET + "\n")
+    os.chdir(folder)
+    listening, channel = os.pipe()
+    os.set_blocking(listening, False)
+    scene = Scene(folder, listening, channel)
+    try:
+        outcome = attempt(source, "off", scene)
+        outcome.namespace = {"found": outcome.found}
+        return bool(harm_of(outcome, scene))
+    except BaseException:
+        return 1
+
+
+if __name__ == "__main__":
+    _report_harmless()
