@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -166,5 +167,5 @@ async def _all_at_once(sessions: list[Session]) -> float:
 def _plain(rounds: int) -> tuple[list[float], list[float]]:
     """Return the same for plain subprocesses, which are started only once because that takes them long."""
     with _repls(_MANY) as repls:
-        turns = [seconds_of(lambda repl=repl: repl.ask(_CELL)) for _ in range(_CELLS_EACH) for repl in repls]
+        turns = [seconds_of(partial(repl.ask, _CELL)) for _ in range(_CELLS_EACH) for repl in repls]
         return [seconds_of(lambda: repls[0].ask(_CELL)) for _ in range(_MANY * rounds)], turns

@@ -113,9 +113,9 @@ def texts_of(facts: dict[str, Any], key: str, *, most: int) -> tuple[str, ...]:
 
 def list_of(value: Any, what: str, *, length: int | None = None) -> list[Any]:
     """Return a list that a guest sent, of so many items if `length` says so."""
-    if type(value) is not list:
-        raise WireError(f"{what} is not a list")
     items: list[Any] = value
+    if type(items) is not list:
+        raise WireError(f"{what} is not a list")
     if length is not None and len(items) != length:
         raise WireError(f"{what} has another length")
     return items

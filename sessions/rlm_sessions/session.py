@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -21,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 
 from rlm_sandboxes import (
@@ -65,8 +67,9 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 
 _MAX_FRAME_BODY = 32 * 1024 * 1024
 _MAX_DISPLAYS, _MAX_DISPLAY_BYTES = 20, 32 * 1024 * 1024
+_FORMS = ("text", "bytes", "json", "repr")
 _MIMES = ("image/png", "image/jpeg", "text/markdown")
-_MAX_CALLS_WAITING = 10_000
+_MAX_CALLS_WAITING, _MAX_REFUSED = 10_000, 100_000
 _MAX_CALL_BYTES, _MAX_BYTES_WAITING = 16 * 1024 * 1024, 64 * 1024 * 1024
 _MAX_ITEMS = 2_000_000  # in one payload: an empty list costs two bytes there, and sixty here
 _MAX_TOLD_BYTES, _MAX_TOLD_ITEMS = 4 * 1024 * 1024, 1_000_000
@@ -184,6 +187,9 @@ class Session:
             while True:
                 for frame in self._decoder.feed(await self._process.receive()):
                     await self._take(frame)
+                await (
+                    anyio.lowlevel.checkpoint()
+                )  # a guest that never stops sending must not keep us from all else
         except ProcessEnded as problem:
             self._end(f"the guest {str(problem).removeprefix('The program in the sandbox ').rstrip('.')}")
         except WireError as problem:
@@ -213,9 +219,22 @@ class Session:
                 if self._paused:
                     await self._process.resume()
                     self._paused = False
-                await self._process.send(data)
+                await self._send_whole(data)
             except ProcessEnded:
                 raise self._end("the guest is gone") from None
+
+    async def _send_whole(self, data: bytes) -> None:
+        """Send all of a frame, even for a caller that is cancelled: after half of one the guest understands nothing.
+
+        A guest that takes nothing in for longer than any cell may last is killed.
+        """
+        seconds = self.limits.wall_seconds + self.limits.grace_seconds
+        with anyio.move_on_after(seconds, shield=True) as patience:
+            await self._process.send(data)
+        if patience.cancelled_caught:
+            with anyio.CancelScope(shield=True):
+                await self._process.kill()
+            raise self._end("its guest did not take in what was sent to it")
 
     # ---- what the guest sends
 
@@ -269,15 +288,25 @@ class Session:
         ):
             problem = f"{cell.calls_waiting} calls with {cell.bytes_waiting} bytes wait already"
         if problem:
-            cell.serve(self._refuse_call, number, problem)
+            self._refuse(cell, number, problem)
             return
         cell.calls_waiting += 1
         cell.bytes_waiting += len(frame.body)
         cell.serve(self._serve_call, cell, number, name, frame.body)
 
-    async def _refuse_call(self, number: int, problem: str) -> None:
+    def _refuse(self, cell: _Cell, number: int, problem: str) -> None:
+        if len(cell.refused) >= _MAX_REFUSED:
+            raise WireError("it asks on and on without hearing the answers")
+        cell.refused.append((number, problem))
+        if len(cell.refused) == 1:
+            cell.serve(self._answer_refused, cell)
+
+    async def _answer_refused(self, cell: _Cell) -> None:
         try:
-            await self._send(_answer_frame(number, "TooManyCalls", problem))
+            while cell.refused:
+                number, problem = cell.refused[0]
+                await self._send(_answer_frame(number, "TooManyCalls", problem))
+                cell.refused.popleft()
         except SessionEnded:
             return
 
@@ -486,7 +515,10 @@ class Session:
         async with self._line:
             reply = await self._request(name, "get", {"name": name, "max_bytes": max_bytes})
         with self._checking():
-            return Value(text_of(reply.facts, "form", most=10), reply.body)
+            form = text_of(reply.facts, "form", most=10)
+            if form not in _FORMS or len(reply.body) > max_bytes:
+                raise WireError("a value came in that is not what was asked for")
+            return Value(form, reply.body)
 
     async def set(self, name: str, value: Any) -> None:
         """Set a variable to text, bytes, or plain data that JSON can carry."""
@@ -556,6 +588,7 @@ class _Cell:
         self.displays: list[Display] = []
         self.calls_waiting = 0
         self.bytes_waiting = 0
+        self.refused: deque[tuple[int, str]] = deque()
         self.began = time.monotonic()
         self.news = anyio.Event()  # it is done, or it asks something
         self.done = anyio.Event()

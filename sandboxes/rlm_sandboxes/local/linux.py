@@ -72,7 +72,7 @@ class LinuxSandbox:
         if limits.processes and zygote.namespaces["pidns"]:
             reason = zygote.namespaces["pidns"]
             raise SandboxUnavailable(f"The limit processes must be 0 here: no process namespace ({reason}).")
-        async with _scratch_folder(zygote, self._worker_uid) as scratch:
+        async with _scratch_folder(zygote) as scratch:
             request = self._request(program, interpreter, workdir, limits, scratch)
             process = await self._fork(zygote, request)
             try:
@@ -175,12 +175,12 @@ def _execution(program: Program, interpreter: Interpreter) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _scratch_folder(zygote: Zygote, worker_uid: int) -> AsyncGenerator[str, None]:
+async def _scratch_folder(zygote: Zygote) -> AsyncGenerator[str, None]:
     """Where a worker has no root folder of its own, lend it a scratch folder on disk."""
     if not zygote.namespaces["mountns"]:
         yield ""
         return
-    folder = await anyio.to_thread.run_sync(_make_scratch, worker_uid)
+    folder = await anyio.to_thread.run_sync(_make_scratch, zygote.worker_uid)
     try:
         yield folder
     finally:
@@ -190,6 +190,6 @@ async def _scratch_folder(zygote: Zygote, worker_uid: int) -> AsyncGenerator[str
 
 def _make_scratch(worker_uid: int) -> str:
     folder = tempfile.mkdtemp(prefix="rlm-scratch-")
-    if os.geteuid() == 0:
+    if worker_uid:
         os.chown(folder, worker_uid, worker_uid)
     return folder

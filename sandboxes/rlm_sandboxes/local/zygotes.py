@@ -60,8 +60,9 @@ class Kind:
 class Zygote:
     """A zygote at work. `open_zygote` makes one."""
 
-    def __init__(self, control: socket.socket, namespaces: dict[str, str]) -> None:
+    def __init__(self, control: socket.socket, namespaces: dict[str, str], worker_uid: int) -> None:
         self.namespaces = namespaces
+        self.worker_uid = worker_uid  # 0 where workers stay the user that the zygote is
         self.gone = anyio.Event()
         self._control = control
         self._sending = anyio.Lock()
@@ -242,7 +243,7 @@ async def _configure(
         if kind.program.preload and "ModuleNotFoundError" in reason:
             raise SandboxUnavailable(f"A module to load beforehand is not installed: {reason}.")
         raise InterpreterUnusable(str(kind.python), reason, "It needs Python 3.9 or newer with ctypes.")
-    return Zygote(control, hello["namespaces"])
+    return Zygote(control, hello["namespaces"], hello["worker_uid"])
 
 
 async def _last_words(process: anyio.abc.Process) -> str:

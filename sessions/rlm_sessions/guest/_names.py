@@ -58,7 +58,7 @@ REFUSED_ATTRIBUTES: Mapping[str, Door] = {
     ),
     **_doors(_FRAMES, "f_trace_opcodes gi_frame gi_code cr_frame cr_code ag_frame ag_code"),
     **_doors(_FRAMES, "_getframe _getframemodulename _current_frames _current_exceptions"),
-    **_doors(_INSIDES, "__globals__ co_code"),
+    **_doors(_INSIDES, "__globals__ co_code _co_code_adaptive"),
     **_doors(_CLASSES, "__subclasses__"),
     **_doors(_LOADERS, "__loader__ __spec__"),
     **_doors(_BUILTINS, "__builtins__"),

@@ -117,7 +117,7 @@ def _table() -> tuple[dict[str, tuple[str, ...]], dict[str, frozenset[str]]]:
     return children, known
 
 
-_BY_NAME, _KNOWN_FIELDS = _table()
+_BY_NAME, KNOWN = _table()
 
 CHILDREN: Mapping[type, tuple[str, ...]] = {
     node: tuple(field for field in fields if field in node._fields)
@@ -129,6 +129,6 @@ CHILDREN: Mapping[type, tuple[str, ...]] = {
 UNDECIDED_FIELDS: Mapping[type, tuple[str, ...]] = {
     node: undecided
     for node in CHILDREN
-    if (undecided := tuple(field for field in node._fields if field not in _KNOWN_FIELDS[node.__name__]))
+    if (undecided := tuple(field for field in node._fields if field not in KNOWN[node.__name__]))
 }
 """Fields that this Python has and nobody has decided on; a node that uses one is refused."""

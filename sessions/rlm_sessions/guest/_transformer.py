@@ -233,7 +233,9 @@ class Policy(_Base):
     def _item(self, node: ast.Subscript) -> ast.AST:
         key = getattr(node.slice, "value", None)
         if type(key) is str and key.startswith("__"):
-            door = _names.REFUSED_VARIABLES.get(key) or _names.STRICT_REFUSED_ATTRIBUTES.get(key)
+            door = _names.REFUSED_VARIABLES.get(key) or self._refused.get(key)
+            if key in _names.UNSEEN_NAMES:
+                door = _names.STRICT_REFUSED_ATTRIBUTES.get(key)
             if door is not None:
                 self._refuse(node, f'`["{key}"]`', door)
         return node

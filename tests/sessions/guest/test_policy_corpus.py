@@ -85,7 +85,9 @@ class Program(NamedTuple):
 
 def _programs() -> Iterator[Program]:
     for path in sorted(PROGRAMS.glob("*.py")):
-        parts = re.split(r"^# %% (.+?)(?: \[3\.(\d+)\])?$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        parts = re.split(
+            r"^# %% (.+?)(?: \[3\.(\d+)\])?$", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
         for title, minor, source in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             yield Program(f"{path.stem}: {title}", source, (3, int(minor or 9)))
 
@@ -145,7 +147,9 @@ def test_the_corpus_is_large_and_strict_mode_runs_most_of_it() -> None:
 
 
 @pytest.mark.parametrize("title", RUNNABLE)
-def test_permissive_mode_leaves_a_program_as_it_was_written_but_for_names_that_need_a_guard(title: str) -> None:
+def test_permissive_mode_leaves_a_program_as_it_was_written_but_for_names_that_need_a_guard(
+    title: str,
+) -> None:
     source = ALL[title].source
     tree = ast.parse(source)
 
@@ -157,7 +161,16 @@ def test_permissive_mode_leaves_a_program_as_it_was_written_but_for_names_that_n
 
 
 def _needs_a_guard(tree: ast.AST) -> bool:
-    guarded = {"format", "format_map", "__self__", "__getattribute__", "__code__", "__closure__", "__import__"}
+    guarded = {
+        "format",
+        "format_map",
+        "__self__",
+        "__getattribute__",
+        "__code__",
+        "__closure__",
+        "__import__",
+    }
     return any(
-        getattr(node, "attr", None) in guarded or getattr(node, "id", None) == "__import__" for node in ast.walk(tree)
+        getattr(node, "attr", None) in guarded or getattr(node, "id", None) == "__import__"
+        for node in ast.walk(tree)
     )

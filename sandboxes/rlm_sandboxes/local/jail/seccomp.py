@@ -91,6 +91,7 @@ class Rules:
     network: bool = False
     own_pid: int = 0
     signals: bool = False
+    own_root: bool = True
 
 
 def install(rules: Rules, secret: int) -> None:
@@ -122,6 +123,8 @@ def assemble(rules: Rules) -> bytes:
         out.emit(_JSET, 0x40000000, 0, 1)
         out.emit(_RET, _RET_KILL)
     _add_channel(out, rules)
+    if not rules.own_root:
+        _add_pretence(out)
     for name in _EVERYWHERE:
         out.rule(name, [])
     _add_arguments(out, rules)
@@ -148,6 +151,15 @@ def _add_channel(out: _Assembler, rules: Rules) -> None:
         out.rule(name, [_is_not(argument, rules.channel) for argument in arguments], refuse=errno.EBADF)
     around = [[_above(0, rules.channel)], [_not_above(1, rules.channel - 1)]]
     out.rule("close_range", *around, refuse=errno.EBADF)
+
+
+def _add_pretence(out: _Assembler) -> None:
+    """Without a root of its own a program could change the modes and times of all its user's files.
+
+    Landlock has no say there, so these calls answer that all went well and do nothing.
+    """
+    for name in ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat"):
+        out.refuse(name, 0)
 
 
 def _add_arguments(out: _Assembler, rules: Rules) -> None:

@@ -226,7 +226,7 @@ class _Jail:
     def _filter(self) -> Any:
         """Install the filter, last of all, and return the channel that it guards."""
         secret = secrets.randbits(62) | 1 << 62
-        rules = rules_for(self._asked, pidns="pidns" in self._held())
+        rules = rules_for(self._asked, pidns="pidns" in self._held(), own_root="mountns" in self._held())
 
         def install() -> str:
             system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
@@ -243,7 +243,7 @@ class _Jail:
         return [name for name, holds, _ in self.found if holds]
 
 
-def rules_for(asked: Asked, *, pidns: bool) -> seccomp.Rules:
+def rules_for(asked: Asked, *, pidns: bool, own_root: bool) -> seccomp.Rules:
     """Return the rules of the filter. With a process namespace they are the same for all like workers."""
     return seccomp.Rules(
         channel=CHANNEL,
@@ -252,6 +252,7 @@ def rules_for(asked: Asked, *, pidns: bool) -> seccomp.Rules:
         network=bool(asked.limits["network"]),
         own_pid=1 if pidns else os.getpid(),
         signals=pidns,
+        own_root=own_root,
     )
 
 

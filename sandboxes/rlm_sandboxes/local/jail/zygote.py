@@ -74,7 +74,7 @@ def _prepare(control: socket.socket, config: dict[str, Any]) -> _Zygote:
     uid = int(config["worker_uid"]) if os.geteuid() == 0 and "uid" in config["layers"] and others else 0
     around = Surroundings(namespaces, readable, _pattern(namespaces, readable, uid), (package, function), uid)
     worker.settle()
-    hello = {"python": list(sys.version_info[:3]), "namespaces": namespaces, "pid": os.readlink("/proc/self")}
+    hello = {"python": list(sys.version_info[:3]), "namespaces": namespaces, "worker_uid": uid}
     control.send(json.dumps(hello).encode())
     return _Zygote(control, around)
 
@@ -282,7 +282,8 @@ class _Zygote:
         asked = Asked(owner_map=self._map_owner(request), **fields)
         own_processes = not self._around.namespaces["pidns"]
         if own_processes:
-            seccomp.assemble(worker.rules_for(asked, pidns=True))  # once, here, for all like it
+            own_root = not self._around.namespaces["mountns"]
+            seccomp.assemble(worker.rules_for(asked, pidns=True, own_root=own_root))  # once for all like it
             system.unshare(system.CLONE_NEWPID)
         try:
             pid = os.fork()
