@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -16,10 +17,8 @@ from rlm_sessions import Session, open_session
 
 from . import peers
 from .common import JUPYTER, LASTING, PLAIN, clocked, in_thread, seconds_of, seconds_of_cell, well
-from .measuring import Bar, Contender, Row, Table, in_turns, mean_ratio, ratios
+from .measuring import Bar, Batch, Contender, Row, Table, batches_in_turns, in_turns, mean_ratio
 from .programs import PROGRAMS, timed
-
-Batch = Callable[[], Awaitable[list[float]]]
 
 _BATCH, _KERNEL_BATCH = 25, 5
 _REST_SECONDS = 0.7
@@ -51,19 +50,10 @@ async def measure_round_trip(rounds: int) -> list[Table]:
                 "session, after a rest": partial(_rested, session),
                 JUPYTER: partial(_timed_in_thread, lambda: kernel.ask("1+1")),
             }
-            found = await _in_batches(batches, rounds, seldom=("session, after a rest", JUPYTER))
+            found = await batches_in_turns(
+                batches, rounds=rounds, seldom={"session, after a rest": 6, JUPYTER: 6}
+            )
     return [Table("Round trip of 1+1", [Row(name, values) for name, values in found.items()], PLAIN)]
-
-
-async def _in_batches(
-    batches: dict[str, Batch], rounds: int, *, seldom: Sequence[str]
-) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in batches}
-    for number in range(rounds):
-        for name, batch in batches.items():
-            if name not in seldom or number % 5 == 0:
-                found[name] += await batch()
-    return found
 
 
 async def _timed(act: Callable[[], object]) -> list[float]:
@@ -88,52 +78,82 @@ async def _timed_in_thread(act: Callable[[], object]) -> list[float]:
 # ---- code that keeps a core busy
 
 
+class _Times(NamedTuple):
+    """What one run of a program took: by two clocks in the cell, and by one outside."""
+
+    clock: float
+    processor: float
+    outside: float
+
+
 async def measure_busy_code(rounds: int) -> list[Table]:
-    """Measure a dozen programs under the default policy, by their own clock and from outside."""
-    inside: dict[str, float] = {}
-    outside: dict[str, float] = {}
+    """Measure a dozen programs under the default policy, by clocks in the cell and outside."""
+    found: dict[str, _Times] = {}
     stock: dict[str, float] = {}
     async with LocalSandbox() as sandbox, open_session(sandbox, limits=LASTING) as session:
         with peers.plain_repl() as plain, peers.plain_repl() as restricted:
             for name, source in PROGRAMS.items():
-                code = timed(source)
-                found = await in_turns(_runners(session, plain, code), rounds=rounds)
-                inside[name] = statistics.median(ratios(found["session"], found["plain"]))
-                outside[name] = statistics.median(ratios(found["session, outside"], found["plain, outside"]))
-                seconds = _restricted_seconds(restricted, code)
+                found[name], plain_seconds = await _race(session, plain, timed(source), rounds)
+                seconds = _restricted_seconds(restricted, timed(source))
                 if seconds is not None:
-                    stock[name] = seconds / statistics.median(found["plain"])
+                    stock[name] = seconds / plain_seconds
     bar = Bar(1.05, "<= 1.05 x")
     rows = [
-        Row("session, by the clock in the cell", [mean_ratio(inside.values())], "x", bar),
-        Row("session, by the clock outside", [mean_ratio(outside.values())], "x", bar),
-        Row("stock RestrictedPython, by the clock in the cell", [mean_ratio(stock.values())], "x"),
+        Row(
+            "session, by a clock in the cell", [mean_ratio(times.clock for times in found.values())], "x", bar
+        ),
+        Row(
+            "session, in processor time", [mean_ratio(times.processor for times in found.values())], "x", bar
+        ),
+        Row("session, by a clock outside", [mean_ratio(times.outside for times in found.values())], "x", bar),
+        Row("stock RestrictedPython, in processor time", [mean_ratio(stock.values())], "x"),
     ]
-    slowest = sorted(inside.items(), key=lambda item: -item[1])
-    notes = [f"session, {name}: {value:.3f} x" for name, value in slowest]
-    notes.append(f"stock RestrictedPython refuses: {', '.join(PROGRAMS.keys() - stock.keys()) or 'none'}")
-    return [Table("Code that keeps a core busy, to plain Python in a subprocess (mean)", rows, notes=notes)]
+    slowest = sorted(found.items(), key=lambda item: -item[1].processor)
+    notes = [
+        "session, in processor time: " + ", ".join(f"{n} {times.processor:.3f}" for n, times in slowest[:4])
+    ]
+    notes.append(f"refused by stock RestrictedPython: {', '.join(PROGRAMS.keys() - stock.keys()) or 'none'}")
+    return [
+        Table("Code that keeps a core busy, to plain Python in a subprocess (mean of 12)", rows, notes=notes)
+    ]
 
 
-def _runners(session: Session, plain: peers.PlainRepl, code: str) -> dict[str, Contender]:
-    async def in_plain() -> float:
-        return float(plain.ask(code)["printed"])
+async def _race(session: Session, plain: peers.PlainRepl, code: str, rounds: int) -> tuple[_Times, float]:
+    """Return how many times plain Python's a session's times are, and plain Python's processor time."""
+    pairs: list[tuple[_Times, _Times]] = []
+    for number in range(rounds + 1):
+        if number % 2:
+            ours, theirs = await _in_session(session, code), _in_plain(plain, code)
+        else:
+            theirs, ours = _in_plain(plain, code), await _in_session(session, code)
+        pairs.append((ours, theirs))
+    counted = pairs[1:]  # the first warms both up
+    times = _Times(*(statistics.median(ours[n] / theirs[n] for ours, theirs in counted) for n in range(3)))
+    return times, statistics.median(theirs.processor for _, theirs in counted)
 
-    async def in_session() -> float:
-        return float(well(await session.run(code)).output)
 
-    return {
-        "plain": in_plain,
-        "session": in_session,
-        "plain, outside": clocked(lambda: plain.ask(code)),
-        "session, outside": partial(seconds_of_cell, session, code),
-    }
+async def _in_session(session: Session, code: str) -> _Times:
+    began = time.perf_counter()
+    result = await session.run(code)
+    seconds = time.perf_counter() - began
+    clock, processor = map(float, well(result).output.split())
+    return _Times(clock, processor, seconds)
+
+
+def _in_plain(plain: peers.PlainRepl, code: str) -> _Times:
+    began = time.perf_counter()
+    answer = plain.ask(code)
+    seconds = time.perf_counter() - began
+    clock, processor = map(float, answer["printed"].split())
+    return _Times(clock, processor, seconds)
 
 
 def _restricted_seconds(repl: peers.PlainRepl, code: str) -> float | None:
     try:
-        return statistics.median(float(repl.ask(code, restricted=True)["printed"]) for _ in range(3))
-    except ValueError:
+        return statistics.median(
+            float(repl.ask(code, restricted=True)["printed"].split()[1]) for _ in range(3)
+        )
+    except IndexError:
         return None  # it printed nothing, because it was refused or failed
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Contender = Callable[[], Awaitable[float]]
+Batch = Callable[[], Awaitable[list[float]]]
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 _MEGABYTE = 1_000_000
@@ -135,6 +136,19 @@ async def in_turns(
                 found[name].append(value)
             elif number == -1:
                 await contenders[name]()
+    return found
+
+
+async def batches_in_turns(
+    batches: Mapping[str, Batch], *, rounds: int, seldom: Mapping[str, int]
+) -> dict[str, list[float]]:
+    """Do the same with batches, for what is fast only once it is warm; those in `seldom` have so many turns."""
+    found: dict[str, list[float]] = {name: [] for name in batches}
+    for number in range(rounds):
+        for name in _order(list(batches), number):
+            turns = min(rounds, seldom.get(name, rounds))
+            if (number * turns) // rounds != ((number - 1) * turns) // rounds:
+                found[name] += await batches[name]()
     return found
 
 

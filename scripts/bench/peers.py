@@ -46,7 +46,8 @@ for line in sys.stdin:
             value = (restricted if asked.get("restricted") else value_of)(asked["code"])
         except BaseException as problem:
             value = problem
-    print(json.dumps({"printed": printed.getvalue(), "value": None if value is None else repr(value)}), file=answers, flush=True)
+    told = {"printed": printed.getvalue(), "value": None if value is None else repr(value)}
+    print(json.dumps(told), file=answers, flush=True)
 """
 
 

@@ -35,7 +35,7 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
-    "start": Measurement(starts.measure, 40),
+    "start": Measurement(starts.measure, 12),
     "round-trip": Measurement(cells.measure_round_trip, 30),
     "busy": Measurement(cells.measure_busy_code, 9),
     "text": Measurement(texts.measure, 7),

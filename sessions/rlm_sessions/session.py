@@ -158,7 +158,8 @@ class Session:
         """Tell the guest what it is to be, and hear that it is ready."""
         strong = self._process.isolation.strong
         mode = policy if policy != "auto" else "permissive" if strong else "strict"
-        setup = Frame("setup", {"policy": mode, "environment": {"MPLBACKEND": "agg"}})
+        opened = {"network": self.limits.network, "processes": self.limits.processes > 0}
+        setup = Frame("setup", {"policy": mode, "environment": {"MPLBACKEND": "agg"}, **opened})
         try:
             with anyio.fail_after(_READY_SECONDS):
                 await self._process.send(self._token + encode(self._token, setup))

@@ -185,6 +185,18 @@ async def test_what_is_switched_off_is_told_as_that_switch(
     assert_told(result, limit)
 
 
+async def test_what_the_limits_open_the_policy_opens_too(sandbox: LocalSandbox) -> None:
+    code = "import socket, subprocess, urllib.request\nsubprocess.run(['/bin/echo', 'started']).returncode"
+
+    async with open_session(sandbox) as session:
+        closed = await session.run(code)
+    async with open_session(sandbox, limits=Limits(network=True, processes=4)) as session:
+        opened = await session.run(code)
+
+    assert closed.error is not None
+    assert (opened.error, opened.value, opened.output) == (None, "0", "started\n")
+
+
 async def test_writing_into_a_project_that_is_read_only_is_told(
     sandbox: LocalSandbox, tmp_path: Path
 ) -> None:

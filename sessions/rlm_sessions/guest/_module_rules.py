@@ -231,6 +231,14 @@ STANDARD_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset
 OUR_PACKAGE = __name__.rpartition(".")[0]
 
 
+_OPENED: set[Door] = set()
+
+
+def open_doors(*, network: bool, processes: bool) -> None:
+    """Let in what the limits of this process's sandbox open. The strict list stays as it is."""
+    _OPENED.update([_NETWORK] * network + [_PROCESSES] * processes)
+
+
 class Rules:
     """The rules of one mode."""
 
@@ -245,7 +253,8 @@ class Rules:
             return None if name in STRICT_MODULES else REFUSED_MODULES.get(name, _NOT_STRICT)
         if _is_internal(name):
             return _INTERNAL
-        return next((REFUSED_MODULES[part] for part in _prefixes(name) if part in REFUSED_MODULES), None)
+        door = next((REFUSED_MODULES[part] for part in _prefixes(name) if part in REFUSED_MODULES), None)
+        return None if door in _OPENED else door
 
     def name_door(self, module: str, name: str) -> Door | None:
         """Return why a name of an importable module is not handed out, or None."""

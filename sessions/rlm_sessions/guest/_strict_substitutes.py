@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+from ._module_rules import STRICT_MODULES
 from ._names import Door
 from ._ownership import ancestry_of, contents_of, is_session_class
 from ._refusals import Refused
@@ -39,6 +40,7 @@ class StrictSubstitutes(Substitutes):
             "logging": self._logging,
             "os": dict,
             "sys": dict,
+            "traceback": self._traceback,
             "typing": lambda: {"get_type_hints": self.get_type_hints},
         }
 
@@ -166,6 +168,12 @@ class StrictSubstitutes(Substitutes):
         module = copy_of_module("copy", setattr=guard.setattr)
         return {name: module[name] for name in module["__all__"]}
 
+    def _traceback(self) -> Mapping[str, object]:
+        """Return the functions of `traceback`, which import the module that an error says it is about."""
+        module = copy_of_module("traceback")
+        module["__builtins__"]["__import__"] = _no_import
+        return {name: module[name] for name in STRICT_MODULES["traceback"]}
+
     def _logging(self) -> Mapping[str, object]:
         """Return the functions of `logging` that would hand out a stream, write a file or read attributes by name."""
         import logging
@@ -240,6 +248,10 @@ def redirect_stderr(new_target: Any) -> Generator[Any, None, None]:
         yield new_target
     finally:
         sys.stderr = before
+
+
+def _no_import(name: str, *args: Any) -> Any:
+    raise ImportError(name)
 
 
 def own_class(kind: Any, what: str) -> Any:

@@ -72,6 +72,7 @@ class _Guest:
         missing = "" if mode == "off" else policy.unavailable_because() or ""
         if missing:
             mode = "off"
+        policy.open_doors(network=frame.facts["network"], processes=frame.facts["processes"])
         os.environ.update(frame.facts["environment"])
         sys.stdin = NoInput()
         sys.stdout = sys.__stdout__ = Printed(self._outlet, "out")  # type: ignore[misc, assignment]

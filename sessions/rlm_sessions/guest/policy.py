@@ -15,7 +15,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
-from . import _transformer
+from . import _module_rules, _transformer
 from ._strict_guard import StrictGuard
 from ._transformer import Refusal
 from .guards import Guard
@@ -62,6 +62,11 @@ def unavailable_because() -> str | None:
 def check(tree: ast.Module, source: str, filename: str, mode: Mode) -> ast.Module:
     """Return the tree to compile, which may be `tree` rewritten in place; raise `PolicyRefusal` if it is refused."""
     return tree if mode == "off" else _checked(tree, source, filename, mode)
+
+
+def open_doors(*, network: bool, processes: bool) -> None:
+    """Let the permissive mode hand out the modules for what the sandbox of this process opens."""
+    _module_rules.open_doors(network=network, processes=processes)
 
 
 def builtins_for(mode: Mode, real: Mapping[str, object]) -> dict[str, object]:

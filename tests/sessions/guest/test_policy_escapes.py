@@ -584,9 +584,13 @@ found = typing.get_type_hints(f, {}, {})
 # %% a forward reference evaluates itself
 import typing
 ref = typing.get_args(typing.List["().__class__.__base__.__subclasses__()"])[0]
-for name in ("evaluate", "_evaluate"):
+for name, given in (("evaluate", {"globals": {}}), ("_evaluate", {}), ("_evaluate", {"type_params": ()})):
     if hasattr(ref, name):
-        found = getattr(ref, name)({}, {}, frozenset())
+        try:
+            found = getattr(ref, name)(**given) if name == "evaluate" else getattr(ref, name)({}, {}, **given, recursive_guard=frozenset())
+        except TypeError as problem:
+            text = str(problem)
+            found = "ran" if "<class" in text else None
 
 # %% a protocol with type hints evaluated by a library
 import typing, dataclasses
@@ -911,8 +915,7 @@ for kind in (logging.StreamHandler, logging.Formatter, functools.singledispatchm
 
 # %% an import that runs a module by the arguments that C code passes
 names = globals()
-names["__built" + "ins__"]["__import__"]("antigravity", names, names, [], 0)
-found = "ran"
+names["__built" + "ins__"]["__import__"]("canary_module", names, names, [], 0)
 
 # %% a mutated dataclass annotation while it is read
 import dataclasses
@@ -1095,6 +1098,11 @@ found = C.g
 import types, json
 found = types.GenericAlias(json.dumps, ()).__globals__
 
+# %% a module imported by a traceback that makes suggestions
+import traceback
+error = ImportError("x", name="canary_module", name_from="y")
+"".join(traceback.format_exception(error))
+
 # %% the environment
 import os
 found = [str(getattr(os, name)) for name in ("environ", "getenv", "environb") if hasattr(os, name)]
@@ -1234,7 +1242,7 @@ import dataclasses, random, pathlib, shutil, tempfile, typing
 found = [getattr(m, n) for m, n in ((dataclasses, "sys"), (random, "_os"), (pathlib, "os"), (shutil, "os"), (typing, "sys")) if hasattr(m, n)]
 
 # %% modules that came along by from import
-from pathlib import os as found
+from shutil import os as found
 
 # %% modules that came along by import_module
 import importlib
@@ -1374,6 +1382,8 @@ ONLY_AGAINST_GUARDS = {
     "a class pattern whose class changes between two looks at a name",
     "a class pattern in the body of a class whose names change",
     "enum.property reads an attribute that a subclass names",  # a way that only Python 3.12 and later have
+    "a module imported by a traceback that makes suggestions",  # the same
+    "a mutated dataclass annotation while it is read",  # a way that only Python 3.11 has
 }
 """Attempts that get nothing in plain Python, because they are made against how a guard works."""
 
@@ -1460,7 +1470,8 @@ class Scene(NamedTuple):
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    (tmp_path / "canary").write_text(SECRET + "\n")
+    _set_up(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]
     monkeypatch.setenv("RLM_CANARY", SECRET)
     monkeypatch.chdir(tmp_path)
     listening, channel = os.pipe()
@@ -1469,6 +1480,11 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     os.close(listening)
     with contextlib.suppress(OSError):
         os.close(channel)
+
+
+def _set_up(folder: Path) -> None:
+    (folder / "canary").write_text(SECRET + "\n")
+    (folder / "canary_module.py").write_text(f"open({str(folder / 'pwned')!r}, 'w').close()\n")
 
 
 def attempt(source: str, mode: policy.Mode, scene: Scene) -> Outcome:
@@ -1499,6 +1515,7 @@ def _as_main(module: types.ModuleType) -> Generator[None, None, None]:
             gc.collect()  # a coroutine that was never awaited
     finally:
         sys.modules["__main__"] = main
+        sys.modules.pop("canary_module", None)
         sys.stdin, sys.stdout, sys.stderr = streams
 
 
@@ -1639,7 +1656,8 @@ def _report_harmless() -> None:
 
 def _try_unguarded(source: str, folder: Path) -> int:
     """Return 1 if an attempt did harm; dying of it counts as harm to the caller."""
-    (folder / "canary").write_text(SECRET + "\n")
+    _set_up(folder)
+    sys.path.insert(0, str(folder))
     os.chdir(folder)
     listening, channel = os.pipe()
     os.set_blocking(listening, False)

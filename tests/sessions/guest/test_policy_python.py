@@ -327,7 +327,7 @@ def _library() -> Iterator[Path]:
 
 READS_BY_NAME = {
     "ast": "NodeTransformer.generic_visit NodeVisitor.visit NodeVisitor.visit_Constant copy_location dump._format "
-    "iter_fields parse compare._compare_fields compare._compare_attributes _Unparser",
+    "iter_fields parse main",
     "abc": "update_abstractmethods",
     "base64": "main",
     "codecs": "StreamReader.__getattr__ StreamReaderWriter.__getattr__ StreamRecoder.__getattr__ StreamWriter.__getattr__ "
@@ -340,6 +340,7 @@ READS_BY_NAME = {
     "_dataclass_setstate _get_field _process_class _replace _set_new_attribute _update_func_cell_for__class__ fields "
     "replace _make_annotate_function",
     "enum": "EnumType.__new__ EnumType._add_member_ EnumType._find_new_ _proto_member.__set_name__ _proto_member._add_ "
+    "Enum.__new__ _dataclass_repr "
     "_simple_enum.convert_class _test_simple_enum property.__get__ property.__set__ property.__delete__",
     "functools": "total_ordering update_wrapper",
     "gzip": "main",
@@ -353,7 +354,8 @@ READS_BY_NAME = {
     "shlex": " shlex.sourcehook",
     "string": "Formatter.get_field",
     "timeit": "Timer.__init__",
-    "typing": "ForwardRef.__init__ ForwardRef._evaluate NamedTupleMeta.__new__ _BaseGenericAlias.__getattr__ "
+    "traceback": "_compute_suggestion_error",
+    "typing": "_ProtocolMeta.__init__ __getattr__ runtime_checkable ForwardRef.__init__ ForwardRef._evaluate NamedTupleMeta.__new__ _BaseGenericAlias.__getattr__ "
     "_BaseGenericAlias.__setattr__ _ProtocolMeta.__instancecheck__ _is_callable_members_only _proto_hook "
     "get_type_hints no_type_check _lazy_annotationlib evaluate_forward_ref _collect_parameters "
     "_get_protocol_attrs",
