@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[2] / layer) for layer in ("sessions", "sandboxes")]
 
-from RestrictedPython import compile_restricted, safe_builtins  # noqa: E402
+from RestrictedPython import Guards  # noqa: E402
+from RestrictedPython.compile import compile_restricted  # noqa: E402
 from RestrictedPython.PrintCollector import PrintCollector  # noqa: E402
 
 from rlm_sessions.guest import policy  # noqa: E402
@@ -236,12 +237,19 @@ def _compiled(source: str, name: str, names: dict[str, Any]) -> Any:
     return compile(policy.check(ast.parse(source), source, f"<{name}>", mode), f"<{name}>", "exec")
 
 
+def _first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _in_place(operation: str, left: Any, right: Any) -> Any:
+    return left + right if operation == "+=" else left - right if operation == "-=" else left * right
+
+
 def _stock_names() -> dict[str, Any]:
     """Return the cheapest guards that RestrictedPython's own transformer can be given."""
-    in_place = {"+=": operator.iadd, "-=": operator.isub, "*=": operator.imul}
     return {
         "__builtins__": {
-            **safe_builtins,
+            **vars(Guards)["safe_builtins"],
             **{
                 name: getattr(builtins, name)
                 for name in ("sum", "sorted", "len", "enumerate", "dict", "list")
@@ -253,11 +261,11 @@ def _stock_names() -> dict[str, Any]:
         "_getattr_": getattr,
         "_getitem_": operator.getitem,
         "_getiter_": iter,
-        "_iter_unpack_sequence_": lambda values, spec, getiter: values,
-        "_unpack_sequence_": lambda values, spec, getiter: values,
-        "_write_": lambda value: value,
+        "_iter_unpack_sequence_": _first,
+        "_unpack_sequence_": _first,
+        "_write_": _first,
         "_print_": PrintCollector,
-        "_inplacevar_": lambda op, left, right: in_place[op](left, right),
+        "_inplacevar_": _in_place,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from typing import cast
 
 _CHILDREN = """
     Module: body | type_ignores
@@ -129,6 +130,10 @@ CHILDREN: Mapping[type, tuple[str, ...]] = {
 UNDECIDED_FIELDS: Mapping[type, tuple[str, ...]] = {
     node: undecided
     for node in CHILDREN
-    if (undecided := tuple(field for field in node._fields if field not in KNOWN[node.__name__]))
+    if (
+        undecided := tuple(
+            field for field in cast("type[ast.AST]", node)._fields if field not in KNOWN[node.__name__]
+        )
+    )
 }
 """Fields that this Python has and nobody has decided on; a node that uses one is refused."""

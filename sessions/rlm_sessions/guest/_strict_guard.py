@@ -10,7 +10,7 @@ from __future__ import annotations
 import types
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from . import _names
 from ._names import Door
@@ -182,7 +182,7 @@ class StrictGuard(Guard):
         if door is not None:
             raise AttributeRefused(name, door)
 
-    def _door_of_shared(self, obj: Any, name: str) -> Optional[Door]:
+    def _door_of_shared(self, obj: Any, name: str) -> Door | None:
         if issubclass(type(obj), type) and name in _FIXED_IN_CLASSES:
             return _FIXED
         return None if self._is_ours(obj) else _SHARED
@@ -271,7 +271,7 @@ class StrictGuard(Guard):
         return super().compile_text(source, filename, mode, flags)
 
     def give_builtins(self, globals: Any) -> None:
-        """Without a name a namespace would not count as the session's; one of another kind could change as it is read."""
+        """Without a name a namespace would not count as the session's; another kind could change as it is read."""
         if type(globals) is not dict or type(globals.get("__builtins__", {})) is not dict:
             raise Refused("a namespace that is not a plain dict", _PLAIN_DICT)
         super().give_builtins(globals)

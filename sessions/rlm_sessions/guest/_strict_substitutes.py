@@ -186,7 +186,7 @@ class StrictSubstitutes(Substitutes):
         }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stream_handler() -> Any:
     import logging
 

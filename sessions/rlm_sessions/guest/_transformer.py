@@ -79,7 +79,7 @@ class Policy(_Base):
         self._class = ""
         self._in_patterns: set[int] = set()
 
-    def visit(self, node: _Node) -> _Node:  # type: ignore[override]
+    def visit(self, node: _Node) -> _Node:
         """Judge and rewrite a whole tree in place. A stack of our own, so that depth costs no recursion."""
         self._stack.append(node)
         while self._stack or self._class_bodies:
@@ -149,10 +149,10 @@ class Policy(_Base):
 
     def _bind(self, node: ast.AST, *names: str | None) -> None:
         for name in names:
-            if name in _names.REFUSED_VARIABLES:
+            if name is not None and name in _names.REFUSED_VARIABLES:
                 self._refuse(node, f"`{name}`", _names.REFUSED_VARIABLES[name])
 
-    def _named(self, node: Any) -> ast.AST:
+    def _named(self, node: Any) -> Any:
         self._bind(node, node.name)
         return node
 
@@ -160,7 +160,7 @@ class Policy(_Base):
         self._bind(node, node.arg)
         return node
 
-    def _declaration(self, node: Any) -> ast.AST:
+    def _declaration(self, node: Any) -> Any:
         self._bind(node, *node.names)
         return node
 
@@ -285,17 +285,17 @@ class Policy(_Base):
             node.cases = [step for case in node.cases for step in _with_a_look_at_classes(case)]
         return node
 
-    def _match_value(self, node: Any) -> ast.AST:
+    def _match_value(self, node: Any) -> Any:
         self._leave_as_written(node.value)
         return node
 
-    def _match_class(self, node: Any) -> ast.AST:
+    def _match_class(self, node: Any) -> Any:
         self._leave_as_written(node.cls)
         for name in node.kwd_attrs:
             self._read_unseen(node, name, _PATTERN)
         return node
 
-    def _match_mapping(self, node: Any) -> ast.AST:
+    def _match_mapping(self, node: Any) -> Any:
         self._bind(node, node.rest)
         self._leave_as_written(*node.keys)
         return node
@@ -307,12 +307,12 @@ class Policy(_Base):
                 id(part) for part in ast.walk(expression) if isinstance(part, ast.Attribute)
             )
 
-    def _except_star(self, node: Any) -> ast.AST:
+    def _except_star(self, node: Any) -> Any:
         if self._strict and not EXCEPT_STAR_IS_SOUND:
             self._refuse(node, "`except*`", _EXCEPT_STAR)
         return node
 
-    def _with_undecided_field(self, node: Any) -> ast.AST:
+    def _with_undecided_field(self, node: Any) -> Any:
         for field in _nodes.UNDECIDED_FIELDS[type(node)]:
             if getattr(node, field, None):
                 self._refuse(node, f"{type(node).__name__} with `{field}`", _UNDECIDED)

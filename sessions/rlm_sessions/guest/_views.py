@@ -192,9 +192,9 @@ class Modules:
         for name, value in list(vars(real).items()):
             if name in shown or not self._is_handed_out(full, real, name):
                 continue
-            value = substitutes[name] if name in substitutes else self._exposed(full, name, value)
-            if value is not _HIDDEN:
-                shown[name] = value
+            given = substitutes[name] if name in substitutes else self._exposed(full, name, value)
+            if given is not _HIDDEN:
+                shown[name] = given
         if "__all__" in shown:
             shown["__all__"] = [name for name in real.__all__ if name in shown or "__getattr__" in shown]
 

@@ -151,12 +151,13 @@ class Guard:
 
     def _frame(self) -> types.FrameType:
         """Return the innermost frame of a cell's code: a library that was given `globals` to call gets no other."""
-        frame: Optional[types.FrameType] = sys._getframe(1)
+        frame: types.FrameType | None = sys._getframe(1)
         while frame is not None and _names.GUARD_READ not in frame.f_builtins:
             frame = frame.f_back
         if frame is None:
             raise Refused("names of other code", _INTERNALS)
-        return frame
+        found: types.FrameType = frame
+        return found
 
     def globals(self) -> dict[str, Any]:
         """As the builtin."""
@@ -204,13 +205,13 @@ class Guard:
         """As `str.format`."""
         if self._is_harmless(template):
             return str.format(template, *args, **kwargs)
-        return self._formatter.vformat(str.__str__(template), args, kwargs)
+        return str(self._formatter.vformat(str.__str__(template), args, kwargs))
 
     def format_map(self, template: str, mapping: Any, /) -> str:
         """As `str.format_map`."""
         if self._is_harmless(template):
             return str.format_map(template, mapping)
-        return self._formatter.vformat(str.__str__(template), (), mapping)
+        return str(self._formatter.vformat(str.__str__(template), (), mapping))
 
     def _is_harmless(self, template: Any) -> bool:
         """Return whether formatting may read the template's attributes unseen; what is no template raises later."""
@@ -239,7 +240,7 @@ class Guard:
             if not args:
                 return found()
             target = args[0] if len(args) > 1 else getattr(found, "__self__", None)
-            asked = plain(args[-1], name)
+            asked = plain(list(args)[-1], name)
             if asked in self.refused or self.is_guarded(asked):
                 return self.getattr(target, asked)
             return found(*args[:-1], asked)

@@ -589,8 +589,8 @@ for name, given in (("evaluate", {"globals": {}}), ("_evaluate", {}), ("_evaluat
         try:
             found = getattr(ref, name)(**given) if name == "evaluate" else getattr(ref, name)({}, {}, **given, recursive_guard=frozenset())
         except TypeError as problem:
-            text = str(problem)
-            found = "ran" if "<class" in text else None
+            if "<class" in str(problem):
+                found = "ran"
 
 # %% a protocol with type hints evaluated by a library
 import typing, dataclasses
@@ -1520,7 +1520,16 @@ def _as_main(module: types.ModuleType) -> Generator[None, None, None]:
 
 
 _DOORS = (
-    *(os.system, os.popen, os.fork, os.execv, os.kill, sys._getframe, subprocess.Popen, gc.get_objects),
+    *(
+        os.system,
+        vars(os)["popen"],
+        os.fork,
+        os.execv,
+        os.kill,
+        sys._getframe,
+        subprocess.Popen,
+        gc.get_objects,
+    ),
     *(open, exec, eval, compile, getattr, setattr, builtins.__import__, io.FileIO, io.open_code),
 )
 _DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
@@ -1563,9 +1572,7 @@ def _what_door(value: object) -> str | None:
         return repr(value)[:60]
     if isinstance(value, list) and len(value) > 100 and all(isinstance(item, type) for item in value):
         return "the classes of the interpreter"
-    if isinstance(value, dict) and any(
-        value is vars(module) for module in list(sys.modules.values()) if module
-    ):
+    if isinstance(value, dict) and any(value is vars(module) for module in list(sys.modules.values())):
         return f"the globals of {value.get('__name__')}"
     return None
 

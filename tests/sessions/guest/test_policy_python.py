@@ -19,12 +19,12 @@ import types
 import unittest
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from RestrictedPython import RestrictingNodeTransformer
+from RestrictedPython.transformer import RestrictingNodeTransformer
 
 from rlm_sessions.guest import _module_rules, _nodes, policy
 
@@ -39,9 +39,15 @@ _PROGRAMS = "starting programs"
 _MACHINE_CODE = "machine code"
 
 REASONS = {
-    **dict.fromkeys("tb_frame f_back f_builtins f_code f_generator f_globals f_locals f_trace".split(), _FRAMES),
-    **dict.fromkeys("f_trace_lines f_trace_opcodes gi_frame gi_code cr_frame cr_code ag_frame".split(), _FRAMES),
-    **dict.fromkeys("ag_code _getframe _getframemodulename _current_frames _current_exceptions".split(), _FRAMES),
+    **dict.fromkeys(
+        "tb_frame f_back f_builtins f_code f_generator f_globals f_locals f_trace".split(), _FRAMES
+    ),
+    **dict.fromkeys(
+        "f_trace_lines f_trace_opcodes gi_frame gi_code cr_frame cr_code ag_frame".split(), _FRAMES
+    ),
+    **dict.fromkeys(
+        "ag_code _getframe _getframemodulename _current_frames _current_exceptions".split(), _FRAMES
+    ),
     **dict.fromkeys("__globals__ co_code _co_code_adaptive __code__ __closure__".split(), _CODE),
     **dict.fromkeys("__loader__ __spec__".split(), _IMPORTS),
     **dict.fromkeys("__builtins__ __build_class__".split(), _BUILTINS),
@@ -55,9 +61,13 @@ REASONS = {
 
 STRICT_REASONS = {
     **REASONS,
-    **dict.fromkeys("tb_next gi_yieldfrom cr_await cr_origin ag_await get_stack print_stack".split(), _FRAMES),
+    **dict.fromkeys(
+        "tb_next gi_yieldfrom cr_await cr_origin ag_await get_stack print_stack".split(), _FRAMES
+    ),
     **dict.fromkeys("__reduce__ __reduce_ex__".split(), "functions that make any object"),
-    **dict.fromkeys("__bases__ __match_args__ __dataclass_fields__ __dataclass_params__".split(), "what classes rely on"),
+    **dict.fromkeys(
+        "__bases__ __match_args__ __dataclass_fields__ __dataclass_params__".split(), "what classes rely on"
+    ),
     **dict.fromkeys("__annotate__ __annotate_func__".split(), "what classes rely on"),
     "get_loop": "the event loop",
     "except*": "CVE-2025-22153",
@@ -145,6 +155,7 @@ def _has_reason(what: str, mode: policy.Mode) -> bool:
 
 
 def _node_types(kind: type = ast.AST) -> Iterator[type]:
+    node: type
     for node in kind.__subclasses__():
         yield node
         yield from _node_types(node)
@@ -153,7 +164,9 @@ def _node_types(kind: type = ast.AST) -> Iterator[type]:
 def test_every_node_type_of_this_python_has_been_decided_on() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        concrete = {node for node in _node_types() if not node.__subclasses__() and node.__module__ in ("ast", "_ast")}
+        concrete = {
+            node for node in _node_types() if not node.__subclasses__() and node.__module__ in ("ast", "_ast")
+        }
 
     decided = {node.__name__ for node in _nodes.CHILDREN} | _nodes.LEAVES | _nodes.NEVER_IN_A_CELL
     assert {node.__name__ for node in concrete} - decided == set()
@@ -164,7 +177,9 @@ def test_every_field_of_every_node_has_been_decided_on() -> None:
 
 
 def test_every_node_type_that_restrictedpython_knows_has_been_decided_on() -> None:
-    known = {name.removeprefix("visit_") for name in dir(RestrictingNodeTransformer) if name.startswith("visit_")}
+    known = {
+        name.removeprefix("visit_") for name in dir(RestrictingNodeTransformer) if name.startswith("visit_")
+    }
 
     decided = set(_nodes.KNOWN) | _nodes.LEAVES | _nodes.NEVER_IN_A_CELL
     assert known - decided == set()
@@ -218,7 +233,9 @@ def test_every_attribute_that_leads_into_the_interpreter_is_refused_or_guarded(k
 
 @pytest.mark.parametrize("mode", ["permissive", "strict"])
 @pytest.mark.parametrize("name", GRAMMAR)
-def test_a_grammar_test_compiles_but_for_what_reaches_into_the_interpreter(name: str, mode: policy.Mode) -> None:
+def test_a_grammar_test_compiles_but_for_what_reaches_into_the_interpreter(
+    name: str, mode: policy.Mode
+) -> None:
     _need(TESTS / "test_grammar.py")
     path = TESTS / f"{name}.py"
     if not path.exists():
@@ -247,7 +264,7 @@ def test_a_grammar_test_passes_in_permissive_mode(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _running(path: Path) -> Iterator[tuple[unittest.TestSuite, list[str]]]:
+def _running(path: Path) -> Generator[tuple[unittest.TestSuite, list[str]], None, None]:
     """Load a test module under the policy, without the functions in it that the policy refuses."""
     module: Any = types.ModuleType(f"{path.stem}_under_policy")
     module.__file__ = str(path)
@@ -293,7 +310,9 @@ class _Remover(ast.NodeTransformer):
         self.removed: list[str] = []
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        for function in [part for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))]:
+        for function in [
+            part for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]:
             if any(function.lineno <= line <= (function.end_lineno or 0) for line in self._lines):
                 node.body.remove(function)
                 self.removed.append(f"{node.name}.{function.name}")
@@ -305,7 +324,9 @@ class _Remover(ast.NodeTransformer):
 
 
 @pytest.mark.parametrize(("mode", "accepted"), [("permissive", 0.90), ("strict", 0.75)])
-def test_the_library_compiles_but_for_what_reaches_into_the_interpreter(mode: policy.Mode, accepted: float) -> None:
+def test_the_library_compiles_but_for_what_reaches_into_the_interpreter(
+    mode: policy.Mode, accepted: float
+) -> None:
     sources = list(_library())
 
     refused = {path: found for path in sources if (found := _refused_in(path, mode))}
@@ -383,8 +404,12 @@ def test_every_function_that_works_by_name_in_a_strict_module_has_been_looked_at
 def _works_by_name(node: ast.AST, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for child in ast.iter_child_nodes(node):
         is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        inner = (*path, child.name) if is_scope else path
-        if isinstance(child, ast.Call) and isinstance(child.func, ast.Name) and _is_by_name(child, child.func.id):
+        inner = (*path, getattr(child, "name", "")) if is_scope else path
+        if (
+            isinstance(child, ast.Call)
+            and isinstance(child.func, ast.Name)
+            and _is_by_name(child, child.func.id)
+        ):
             yield inner
         yield from _works_by_name(child, inner)
 
