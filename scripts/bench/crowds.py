@@ -18,7 +18,7 @@ from rlm_sessions import Session, open_session
 
 from . import memory, peers
 from .common import JUPYTER, LASTING, PLAIN, seconds_of, seconds_of_cell, well
-from .measuring import Bar, Row, Table, shown
+from .measuring import Bar, Row, Table
 from .observed import ObservedSandbox
 
 _MANY = 200
@@ -26,7 +26,7 @@ _FEW = 20
 _CROWDS = (1, _FEW, _MANY)
 _TURNS = 5
 _CELL = "1+1"
-_REST_SECONDS = 0.7  # a session that has come to rest is the idle one
+_REST_SECONDS = 1.0  # after a while without a cell, a session comes to rest
 _OWN = Bar(6_000_000, "<= 6 MB")
 
 
@@ -56,30 +56,27 @@ def _repls(count: int) -> Generator[list[peers.PlainRepl], None, None]:
 
 async def measure_memory(rounds: int) -> list[Table]:
     """Measure idle sessions, few and many. Memory does not jitter, so one look at each of them is enough."""
-    own: list[Row] = []
-    part: list[Row] = []
-    notes: list[str] = []
+    found: dict[str, list[memory.Memory]] = {}
+    taken = 0.0
     async with LocalSandbox() as sandbox:
         for count in _CROWDS:
-            looked, taken = await _look_at(sandbox, count)
-            name = f"session, one of {count}"
-            own.append(Row(name, [float(one.own) for one in looked] or [taken], "bytes", _OWN))
-            part += [Row(name, [float(one.part) for one in looked], "bytes")] if looked else []
-            notes.append(
-                f"{count} sessions took {shown(taken, 'bytes')} each of what the machine had available"
-            )
-    beside = {
-        f"{PLAIN}, one of {_FEW}": _memory_of_repls(),
-        JUPYTER: await anyio.to_thread.run_sync(_memory_of_kernel),
-    }
-    for name, looked in beside.items():
-        own.append(Row(name, [float(one.own) for one in looked], "bytes"))
-        part.append(Row(name, [float(one.part) for one in looked], "bytes"))
+            found[f"session, one of {count}"], taken = await _look_at(sandbox, count)
     reference = f"{PLAIN}, one of {_FEW}"
+    found[reference] = _memory_of_repls()
+    found[JUPYTER] = await anyio.to_thread.run_sync(_memory_of_kernel)
+    own = [
+        Row(name, [float(one.own) for one in looked], "bytes", _OWN if "session" in name else None)
+        for name, looked in found.items()
+        if looked  # the kernel shows a jailed process's memory to root only
+    ]
+    own.append(Row(f"session, {_MANY} of them, by what the machine has left", [taken], "bytes", _OWN))
+    part = [
+        Row(name, [float(one.part) for one in looked], "bytes") for name, looked in found.items() if looked
+    ]
     return [
-        Table("Memory of an idle session: its own", own, reference, notes),
+        Table("Memory of an idle session: its own", own, reference),
         Table(
-            "Memory of an idle session: its part, if what is shared is divided by all that share it",
+            "Memory of an idle session: its part, with what is shared divided by all that share it",
             part,
             reference,
         ),
@@ -176,6 +173,7 @@ def _slower(ours: _Crowd, plain: _Crowd) -> Table:
 
 
 async def _measure_sessions(sandbox: Sandbox, crowd: _Crowd) -> None:
+    await anyio.sleep(_REST_SECONDS)  # until nothing is left of those that were closed before
     async with _sessions(sandbox, 1) as (session,):
         crowd.alone += [await seconds_of_cell(session, _CELL) for _ in range(_MANY)]
     async with _sessions(sandbox, _MANY) as sessions:

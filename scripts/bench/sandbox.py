@@ -37,7 +37,7 @@ class Measurement(NamedTuple):
 MEASUREMENTS = {
     "start": Measurement(starts.measure, 12),
     "round-trip": Measurement(cells.measure_round_trip, 30),
-    "busy": Measurement(cells.measure_busy_code, 9),
+    "busy": Measurement(cells.measure_busy_code, 7),
     "text": Measurement(texts.measure, 7),
     "memory": Measurement(crowds.measure_memory, 1),
     "crowd": Measurement(crowds.measure_speed, 3),

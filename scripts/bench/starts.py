@@ -26,6 +26,8 @@ async def measure(rounds: int) -> list[Table]:
     """Measure a new session, with every layer on and the zygote warm."""
     with project_folder() as project:
         async with LocalSandbox() as sandbox, LocalSandbox(preload=_LOADED) as loaded:
+            for warmed_up in (sandbox, loaded):
+                await seconds_to_open(warmed_up)
             contenders: dict[str, Contender] = {
                 "session, ready": lambda: seconds_to_open(sandbox),
                 "session, first answer": lambda: seconds_to_open(sandbox, code="1+1"),

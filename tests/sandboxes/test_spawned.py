@@ -511,7 +511,8 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_many_programs_leave_nothing_behind() -> None:
+async def test_many_programs_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where nobody else makes scratch folders
     started: set[int] = set()
 
     def everything() -> tuple[int, int, int, int]:

@@ -111,7 +111,10 @@ async def test_when_the_host_is_killed_everything_it_started_dies_with_it() -> N
     assert len(family) >= 4  # a zygote, its parent and two workers
 
 
-async def test_a_thousand_sessions_leave_nothing_behind() -> None:
+async def test_a_thousand_sessions_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where nobody else makes scratch folders
     cells = ["x = 1", "1 / 0", "import os; os._exit(1)", "print('x' * 100_000)", "open('f', 'w').write('x')"]
     limits = Limits(wall_seconds=30, grace_seconds=0)
 

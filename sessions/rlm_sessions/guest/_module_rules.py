@@ -264,7 +264,8 @@ class Rules:
             return _NOT_HANDED_OUT if is_out else None
         if module in ONLY and name not in ONLY[module] and not name.startswith("__"):
             return _ONLY_REASONS.get(module, _NOT_HANDED_OUT)
-        return WITHOUT.get(module, {}).get(name)
+        door = WITHOUT.get(module, {}).get(name)
+        return None if door in _OPENED else door
 
     def has_reasons(self, module: str) -> bool:
         """Return whether names are left out of a module for reasons worth telling."""

@@ -17,10 +17,10 @@ def _shared(name: str) -> Any:
     def get(view: types.ModuleType) -> Any:
         return getattr(sys, name)
 
-    def set(view: types.ModuleType, value: Any) -> None:
+    def put(view: types.ModuleType, value: Any) -> None:
         setattr(sys, name, value)
 
-    return property(get, set)
+    return property(get, put)
 
 
 class SystemView(types.ModuleType):
@@ -78,7 +78,7 @@ def _redirected(name: str) -> Any:
         current = getattr(sys, name)
         return current if current is view._given.get(name) else view._stand_ins[name]
 
-    def set(view: StrictSystemView, value: Any) -> None:
+    def put(view: StrictSystemView, value: Any) -> None:
         current = getattr(sys, name)
         if current is not view._given.get(name):
             view._original[name] = current
@@ -87,7 +87,7 @@ def _redirected(name: str) -> Any:
         if value is view._stand_ins[name]:
             del view._given[name]
 
-    return property(get, set)
+    return property(get, put)
 
 
 class StrictSystemView(types.ModuleType):

@@ -40,16 +40,8 @@ _PATTERN = Door(
 _MAX_KEPT = 1_000
 _OpenNames = tuple[type, set[str]]
 _SHARED_KINDS = (
-    *(
-        type,
-        types.ModuleType,
-        types.FunctionType,
-        types.MethodType,
-        types.BuiltinFunctionType,
-        super,
-        property,
-    ),
-    *(staticmethod, classmethod, *weakref.ProxyTypes),
+    *(type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, super),
+    *(property, staticmethod, classmethod, *weakref.ProxyTypes),
 )
 _JUDGED_EACH = (type, types.ModuleType, types.FunctionType, super)
 _FIXED = Door("patterns and library code rely on it", "Define it in the class body.")
@@ -137,9 +129,7 @@ class StrictGuard(Guard):
             raise AttributeRefused(name, _PRIVATE)
         found = getattr(obj, name)
         if issubclass(type(obj), type):
-            return types.MappingProxyType(
-                dict(found)
-            )  # comparing the proxy itself would hand out what it protects
+            return types.MappingProxyType(dict(found))  # comparing the original hands out what it protects
         foreign = self.owners.foreign_names(type(obj))
         if type(found) is not dict or foreign.isdisjoint(found):
             return found
@@ -151,7 +141,7 @@ class StrictGuard(Guard):
         return getattr(obj, name)
 
     def _read_evaluate(self, obj: Any, name: str) -> Any:
-        if type(obj).__name__ == "ForwardRef":
+        if any(_SLOTS["__name__"].__get__(owner) == "ForwardRef" for owner in ancestry_of(type(obj))):
             raise AttributeRefused(name, _FORWARD)
         return getattr(obj, name)
 
@@ -207,7 +197,7 @@ class StrictGuard(Guard):
             if len(args) < count:
                 return found(*args)
             target = args[0] if len(args) > count else getattr(found, "__self__", obj)
-            asked = plain(args[-count], name)
+            asked = plain(args[-count])
             self.allow_store(target, asked)
             return found(*args[:-count], asked, *args[len(args) - count + 1 :])
 

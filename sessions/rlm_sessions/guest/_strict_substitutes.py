@@ -115,8 +115,8 @@ class StrictSubstitutes(Substitutes):
 
         module = copy_of_module("dataclasses", exec=self._run_generated)
         module.update(
-            InitVar=dataclasses.InitVar, KW_ONLY=dataclasses.KW_ONLY
-        )  # it looks for these in the original
+            {name: getattr(dataclasses, name) for name in ("InitVar", "KW_ONLY")}
+        )  # it looks for these
         module["builtins"] = types.SimpleNamespace(object=object)
         make = module["dataclass"]
 
@@ -146,15 +146,13 @@ class StrictSubstitutes(Substitutes):
         owners = reversed(ancestry_of(obj)) if isinstance(obj, type) else (obj,)
         found = {name: hint for owner in owners for name, hint in _annotations_of(owner).items()}
         names = self._names_around(obj) if globalns is None else globalns
-        evaluate: Any = self.guard.builtins["eval"]
-        return {
-            name: evaluate(hint, names, localns)
-            if type(hint) is str
-            else type(None)
-            if hint is None
-            else hint
-            for name, hint in found.items()
-        }
+        return {name: self._evaluated(hint, names, localns) for name, hint in found.items()}
+
+    def _evaluated(self, hint: Any, names: Any, localns: Any) -> Any:
+        guard: Any = self.guard
+        if type(hint) is str:
+            return guard.eval(hint, names, localns)
+        return type(None) if hint is None else hint
 
     def _names_around(self, obj: Any) -> dict[str, Any]:
         around = obj.__globals__ if isinstance(obj, types.FunctionType) else vars(sys.modules["__main__"])

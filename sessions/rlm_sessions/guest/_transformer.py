@@ -22,17 +22,11 @@ if TYPE_CHECKING:
     UNAVAILABLE: str | None
 else:
     try:
-        from RestrictedPython.transformer import INSPECT_ATTRIBUTES
         from RestrictedPython.transformer import RestrictingNodeTransformer as _Base
 
         UNAVAILABLE = None
-    except (
-        ImportError,
-        AttributeError,
-        TypeError,
-        SyntaxError,
-    ) as problem:  # missing, or made for another Python
-        INSPECT_ATTRIBUTES, _Base = frozenset(), ast.NodeTransformer
+    except (ImportError, AttributeError, TypeError, SyntaxError) as problem:  # missing, or for another Python
+        _Base = ast.NodeTransformer
         UNAVAILABLE = f"RestrictedPython cannot be imported ({type(problem).__name__}: {problem})"
 
 _Node = TypeVar("_Node", bound=ast.AST)

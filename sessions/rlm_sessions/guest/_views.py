@@ -67,9 +67,7 @@ class Modules:
             return None  # C code takes the module from sys.modules; whoever else calls this way gets nothing
         full = self._absolute(name, globals, level)
         if full == "__main__":
-            return self._main(
-                globals.get("__builtins__") if isinstance(globals, dict) else None, sys.modules[full]
-            )
+            return self._main(sys.modules[full])
         self._admit(full)
         if not is_standard_library(full):
             return self._installed(full, name, globals, locals, fromlist, level)
@@ -105,11 +103,10 @@ class Modules:
 
     def _load_for_c_code(self, name: str, globals: Any, locals: Any, fromlist: Any, level: int) -> None:
         """Loading runs a module, so in strict mode only what is loaded already or what C code is known to load."""
-        if (
-            self._strict
-            and name not in sys.modules
-            and not (_is_internal(name) and is_standard_library(name))
-        ):
+        if type(name) is not str:
+            raise TypeError("module name must be a string")
+        is_known = name in sys.modules or (_is_internal(name) and is_standard_library(name))
+        if self._strict and not is_known:
             raise ModuleRefused(name, self._rules.module_door(name) or _OTHER_MAIN)
         builtins.__import__(name, globals, locals, fromlist, level)
 
@@ -128,9 +125,9 @@ class Modules:
         if door is not None:
             raise ModuleRefused(full, door)
 
-    def _main(self, builtins: Any, module: types.ModuleType) -> types.ModuleType:
+    def _main(self, module: types.ModuleType) -> types.ModuleType:
         """Return the session's own module; the host's program would be another matter."""
-        if self._strict or vars(module).get("__builtins__") is not builtins:
+        if self._strict or vars(module).get("__builtins__") is not self._provider.builtins:
             raise ModuleRefused("__main__", _OTHER_MAIN)
         return module
 
@@ -154,7 +151,7 @@ class Modules:
         """Return what a cell gets for a module: a view of Python's own, any other as it is."""
         name = module.__name__
         if name == "__main__":
-            return self._main(self._provider.builtins, module)
+            return self._main(module)
         self._admit(name)
         return self.view(name) if is_standard_library(name) else module
 
@@ -225,12 +222,8 @@ class Modules:
             door = self._rules.name_door(full, name)
             if door is not None and hasattr(real, name):
                 raise AttributeRefused(f"{full}.{name}", door)
-            if (
-                name not in _NEVER_SHOWN
-                and door is None
-                and "__getattr__" in vars(real)
-                and hasattr(real, name)
-            ):
+            is_late = "__getattr__" in vars(real) and name not in _NEVER_SHOWN
+            if is_late and door is None and hasattr(real, name):
                 value = self._exposed(full, name, getattr(real, name))
                 if value is not _HIDDEN:
                     return value

@@ -105,11 +105,12 @@ class Guard:
         reader = self._readers.get(name)
         return getattr(obj, name) if reader is None else reader(obj, name)
 
-    def getattr(self, obj: Any, name: str, /, *default: Any) -> Any:
+    def getattr(self, *args: Any) -> Any:
         """As the builtin."""
-        if len(default) > 1:
-            raise TypeError(f"getattr expected at most 3 arguments, got {2 + len(default)}")
-        name = plain(name, "getattr")
+        if not 2 <= len(args) <= 3:
+            return getattr(*args)  # raises the plain error
+        obj, name, *default = args
+        name = plain(name)
         try:
             return self._get(obj, name)
         except AttributeError:
@@ -126,21 +127,29 @@ class Guard:
         """Return whether reading a name needs a look at the object."""
         return name in self.guarded
 
-    def hasattr(self, obj: Any, name: str, /) -> bool:
+    def hasattr(self, *args: Any) -> bool:
         """As the builtin."""
-        return self.getattr(obj, plain(name, "hasattr"), _NONE) is not _NONE
+        if len(args) != 2:
+            return hasattr(*args)  # raises the plain error
+        return self.getattr(*args, _NONE) is not _NONE
 
-    def setattr(self, obj: Any, name: str, value: Any, /) -> None:
+    def setattr(self, *args: Any) -> None:
         """As the builtin."""
-        name = plain(name, "setattr")
+        if len(args) != 3:
+            return setattr(*args)  # raises the plain error
+        obj, name, value = args
+        name = plain(name)
         self.allow_store(obj, name)
-        setattr(obj, name, value)
+        return setattr(obj, name, value)
 
-    def delattr(self, obj: Any, name: str, /) -> None:
+    def delattr(self, *args: Any) -> None:
         """As the builtin."""
-        name = plain(name, "delattr")
+        if len(args) != 2:
+            return delattr(*args)  # raises the plain error
+        obj, name = args
+        name = plain(name)
         self.allow_store(obj, name)
-        delattr(obj, name)
+        return delattr(obj, name)
 
     def allow_store(self, obj: Any, name: str) -> None:
         """Raise unless a cell may set or delete that attribute."""
@@ -194,9 +203,8 @@ class Guard:
             return getattr(obj, name)
         found = getattr(obj, name)
         if isinstance(found, types.BuiltinMethodType) and isinstance(found.__self__, str):
-            return (
-                found if self._is_harmless(found.__self__) else partial(self._formats[name], found.__self__)
-            )
+            template = found.__self__
+            return found if self._is_harmless(template) else partial(self._formats[name], template)
         if found is str.format or found is str.format_map:
             return self._formats[name]
         return found
@@ -226,9 +234,7 @@ class Guard:
     def _read_self(self, obj: Any, name: str) -> Any:
         found = getattr(obj, name)
         module = vars(type)["__module__"].__get__(type(found))
-        if isinstance(found, types.ModuleType) or (
-            isinstance(module, str) and module.startswith(_OUR_PACKAGE)
-        ):
+        if isinstance(found, types.ModuleType) or str(module).startswith(_OUR_PACKAGE):
             raise AttributeRefused(name, _INTERNALS)
         return found
 
@@ -240,7 +246,7 @@ class Guard:
             if not args:
                 return found()
             target = args[0] if len(args) > 1 else getattr(found, "__self__", None)
-            asked = plain(list(args)[-1], name)
+            asked = plain(list(args)[-1])
             if asked in self.refused or self.is_guarded(asked):
                 return self.getattr(target, asked)
             return found(*args[:-1], asked)
@@ -290,9 +296,8 @@ class Guard:
         else:
             tree = compile(source, filename, mode, flags | ast.PyCF_ONLY_AST, True)
         text = source if isinstance(source, str) else ""
-        code = compile(
-            self._check(tree, text, filename, self._mode), filename, mode, flags, True, *args, **kwargs
-        )
+        tree = self._check(tree, text, filename, self._mode)
+        code = compile(tree, filename, mode, flags, True, *args, **kwargs)
         self._compiled[id(code)] = code
         return code
 
@@ -309,8 +314,10 @@ class Guard:
         return eval(code, *self.namespaces(frame, globals, locals))
 
     def _code(self, source: Any, mode: str, frame: types.FrameType) -> Any:
-        if not isinstance(source, types.CodeType):
+        if isinstance(source, (str, bytes, bytearray, memoryview)):
             return self.compile_text(source, "<string>", mode, frame.f_code.co_flags & _FUTURES)
+        if not isinstance(source, types.CodeType):
+            raise TypeError(f"{mode}() arg 1 must be a string, bytes or code object")
         if self._compiled.get(id(source)) is not source:
             raise Refused(f"{mode}() of this code object", _FOREIGN_CODE)
         return source
@@ -334,10 +341,10 @@ class Guard:
         dict.__setitem__(globals, "__builtins__", given)
 
 
-def plain(name: Any, function: str) -> str:
+def plain(name: Any) -> str:
     """Return the text of a name: a subclass of str could answer differently each time it is asked."""
     if type(name) is str:
         return name
     if not isinstance(name, str):
-        raise TypeError(f"{function}(): attribute name must be string, not {type(name).__name__!r}")
+        getattr(None, name)  # raises the plain error
     return str.__str__(name)
