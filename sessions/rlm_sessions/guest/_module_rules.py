@@ -74,7 +74,7 @@ _OS_NAMES = """
     getenv getenvb geteuid getgid getgroups getloadavg getlogin getpid getppid getrandom getuid link listdir lstat
     makedirs mkdir process_cpu_count putenv readlink remove removedirs rename renames replace rmdir scandir
     sched_getaffinity stat statvfs strerror symlink sysconf times truncate umask uname unlink unsetenv urandom utime
-    walk cpu_count supports_follow_symlinks supports_fd supports_dir_fd supports_effective_ids isatty
+    walk cpu_count supports_follow_symlinks supports_fd supports_dir_fd supports_effective_ids isatty sync
     open close read write fdopen fsync fstat
 """
 _SYS_NAMES = """
@@ -84,6 +84,7 @@ _SYS_NAMES = """
     getrefcount getsizeof getswitchinterval hash_info hexversion implementation int_info intern is_finalizing maxsize
     maxunicode modules orig_argv path platform platlibdir prefix pycache_prefix set_int_max_str_digits setrecursionlimit
     setswitchinterval stderr stdin stdlib_module_names stdout thread_info version version_info warnoptions
+    getwindowsversion
 """
 _OS_CONSTANTS = ("O_", "SEEK_", "F_OK", "R_OK", "W_OK", "X_OK", "EX_", "GRND_", "SC_", "ST_")
 

@@ -114,9 +114,8 @@ class StrictSubstitutes(Substitutes):
         import dataclasses
 
         module = copy_of_module("dataclasses", exec=self._run_generated)
-        module.update(
-            {name: getattr(dataclasses, name) for name in ("InitVar", "KW_ONLY")}
-        )  # it looks for these
+        looked_for = {"InitVar", "KW_ONLY"}  # the copy asks the original for these
+        module.update({name: value for name, value in vars(dataclasses).items() if name in looked_for})
         module["builtins"] = types.SimpleNamespace(object=object)
         make = module["dataclass"]
 

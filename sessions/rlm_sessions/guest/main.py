@@ -111,7 +111,7 @@ class _Guest:
 
     def _hurry(self) -> None:
         """Have somebody read at once, and not only in a moment."""
-        if not self._reading.locked():
+        if not self._reading.locked() and self._nudges.empty():
             self._nudges.put(None)
 
     def _stand_in(self) -> None:
