@@ -537,7 +537,8 @@ async def test_many_programs_leave_nothing_behind(tmp_path: Path, monkeypatch: p
                         scope.cancel()
                         await anyio.sleep(1)
 
-        await until(lambda: everything() == before)
+        # What earlier tests left to the collector may go meanwhile, so there may be less than before.
+        await until(lambda: all(now <= then for now, then in zip(everything(), before, strict=True)))
 
     assert len(started) == 20
 
