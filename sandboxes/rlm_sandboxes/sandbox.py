@@ -7,6 +7,7 @@ Every backend passes the contract suite in `tests/contracts/`.
 
 from __future__ import annotations
 
+import socket
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class Program:
     """A Python program to run in a sandbox.
 
     `entry` is "module:function" within `package`. The function is called with one argument, a
-    channel (`send(bytes)`, `receive(size) -> bytes`, `fileno()`), and the program is over
+    channel (`send(bytes)`, `receive(size) -> bytes`, `fileno()`; where the backend has them also
+    `side`, a second way out with `send`, `copies`, and `ask_for_time()`), and the program is over
     when it returns. `libraries` are packages that lie ready for import beside it, and
     `preload` are modules loaded before the first process starts, where the backend can do so.
     """
@@ -91,6 +93,23 @@ class Process(Protocol):
     @property
     def isolation(self) -> Isolation:
         """What keeps this process inside."""
+        ...
+
+    @property
+    def side_channel(self) -> socket.socket | None:
+        """Where a second stream of bytes from the program arrives, if the backend has one.
+
+        Whoever reads it may be another process than the one that started the program.
+        """
+        ...
+
+    @property
+    def copies(self) -> bool:
+        """Whether the program can fork a copy of itself, when `let_copy` has been called."""
+        ...
+
+    def let_copy(self) -> None:
+        """Let the program fork one copy of itself, if no other is there. It cannot live for long."""
         ...
 
     async def send(self, data: bytes) -> None:

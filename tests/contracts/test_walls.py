@@ -10,7 +10,7 @@ import anyio.abc
 import pytest
 
 from rlm_sandboxes import Files, Limits, Sandbox
-from tests.contracts.asking import evaluate
+from tests.contracts.asking import ask, evaluate
 from tests.contracts.conftest import PROBE
 
 MIB = 1024 * 1024
@@ -244,6 +244,64 @@ async def test_neighbours_cannot_see_or_signal_one_another(walls: Sandbox) -> No
 
 async def test_no_descriptor_leads_anywhere(walls: Sandbox) -> None:
     async with walls.start(PROBE, None, Limits()) as process:
-        answers = [await evaluate(process, f"__import__('os').fstat({fd})") for fd in range(5, 64)]
+        answers = [await evaluate(process, f"__import__('os').fstat({fd})") for fd in range(6, 64)]
+        used = [
+            await evaluate(process, f"__import__('os').{use}")
+            for use in ("write(5, b'.')", "read(5, 1)", "dup(5)", "close(5)")
+        ]
 
     assert {answer.partition(":")[0] for answer in answers} == {"OSError"}
+    assert {answer.partition(":")[0] for answer in used} == {"OSError"}
+
+
+COPY = "__import__('os').fork() or __import__('os')._exit(0)"
+
+
+async def test_a_program_copies_itself_with_leave_and_once(walls: Sandbox) -> None:
+    async with walls.start(PROBE, None, Limits()) as process:
+        before = await evaluate(process, COPY)
+        process.let_copy()
+        number = await evaluate(process, COPY)
+        beside = await evaluate(process, COPY)
+        await evaluate(process, f"__import__('os').waitpid({number}, 0)")
+        after = await evaluate(process, COPY)
+
+    assert process.copies
+    assert number.isdigit()
+    assert {answer.partition("]")[0] for answer in (before, beside, after)} == {"PermissionError: [Errno 1"}
+
+
+async def test_there_is_never_more_than_one_copy(walls: Sandbox) -> None:
+    staying = "__import__('os').fork() or __import__('time').sleep(60)"
+
+    async with walls.start(PROBE, None, Limits()) as process:
+        process.let_copy()
+        number = await evaluate(process, staying)
+        process.let_copy()
+        second = await evaluate(process, staying)
+
+    assert number.isdigit()
+    assert second.startswith("PermissionError")
+
+
+async def test_a_copy_makes_no_copies(walls: Sandbox) -> None:
+    tried = "__import__('os').fork() or __import__('os')._exit(__import__('rlm_probe.main').main.exit_code_of_a_fork())"
+
+    async with walls.start(PROBE, None, Limits()) as process:
+        process.let_copy()
+        number = await evaluate(process, tried)
+        process.let_copy()
+        status = await evaluate(process, f"__import__('os').waitpid({number}, 0)[1] >> 8")
+
+    assert status == "77"
+
+
+async def test_what_goes_by_the_side_channel_arrives_there(walls: Sandbox) -> None:
+    async with walls.start(PROBE, None, Limits()) as process:
+        assert process.side_channel is not None
+        process.side_channel.setblocking(False)
+        await ask(process, "aside", text="beside")
+        await anyio.wait_readable(process.side_channel)
+        arrived = process.side_channel.recv(100)
+
+    assert arrived == b"beside"

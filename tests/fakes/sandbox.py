@@ -81,6 +81,11 @@ class FakeProcess:
     """A program at work in a thread."""
 
     isolation = Isolation((Layer("walls", holds=False, detail="this sandbox is a fake"),), strong=False)
+    side_channel = None
+    copies = False
+
+    def let_copy(self) -> None:
+        """Do nothing: a thread cannot be copied."""
 
     def __init__(self, program: Program) -> None:
         self._program = program

@@ -74,23 +74,28 @@ async def test_a_session_that_is_over_says_so_to_everything(sandbox: LocalSandbo
                     raise AssertionError("the session went on")
 
 
-async def test_a_zygote_that_dies_takes_its_sessions_along_and_is_replaced() -> None:
+async def test_a_session_goes_on_when_its_zygote_dies_and_the_next_gets_another() -> None:
+    limits = Limits(wall_seconds=0.3)
     with anyio.fail_after(30):
-        before = set(await anyio.to_thread.run_sync(children_of, os.getpid()))
+        before = set(await anyio.to_thread.run_sync(descendants_of, os.getpid()))
         async with LocalSandbox() as sandbox:
-            async with open_session(sandbox) as session:
+            async with open_session(sandbox, limits=limits) as session:
                 await session.run("x = 1")
-                (zygote,) = set(await anyio.to_thread.run_sync(children_of, os.getpid())) - before
+                (first,) = set(await anyio.to_thread.run_sync(children_of, os.getpid())) - before
+                (guard,) = await anyio.to_thread.run_sync(children_of, first)
+                (zygote,) = await anyio.to_thread.run_sync(children_of, guard)
                 os.kill(zygote, signal.SIGKILL)
-                try:
-                    over = (await session.run("while True: pass")).lost
-                except SessionEnded:
-                    over = True
-            async with open_session(sandbox) as session:
-                again = await session.run("1 + 1")
+                stopped = await session.run("while True: pass")
+                kept = await session.run("x + 1")
+                async with open_session(sandbox) as other:
+                    again = await other.run("1 + 1")
+                family = set(await anyio.to_thread.run_sync(descendants_of, os.getpid())) - before
+        while await anyio.to_thread.run_sync(alive, list(family)):
+            await anyio.sleep(0.02)
 
-    assert over
-    assert again.value == "2"
+    assert stopped.error is not None
+    assert stopped.error.limit == "wall_seconds"
+    assert (kept.value, again.value) == ("2", "2")
 
 
 async def test_when_the_host_is_killed_everything_it_started_dies_with_it() -> None:

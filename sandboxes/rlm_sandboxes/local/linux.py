@@ -21,7 +21,7 @@ from ..limits import Limits
 from ..sandbox import Process, Program
 from .interpreters import Interpreter, environment_of, find_interpreter, own_interpreter
 from .jail.adopted import BOOTSTRAP
-from .processes import LocalProcess
+from .processes import Ends, LocalProcess
 from .zygotes import JAIL, Kind, Zygote, open_zygote
 
 LAYERS = frozenset(
@@ -123,7 +123,7 @@ class LinuxSandbox:
     async def _keep(self, kind: Kind, *, task_status: anyio.abc.TaskStatus[Zygote]) -> None:
         async with open_zygote(kind, self._worker_uid) as zygote:
             task_status.started(zygote)
-            await zygote.gone.wait()
+            await zygote.deserted.wait()  # workers outlive a zygote that dies
 
     def _request(
         self, program: Program, interpreter: Interpreter, workdir: Path | None, limits: Limits, scratch: str
@@ -146,20 +146,24 @@ class LinuxSandbox:
 
     async def _fork(self, zygote: Zygote, request: dict[str, Any]) -> LocalProcess:
         ours, theirs = socket.socketpair()
+        side, their_side = socket.socketpair()
         ours.setblocking(False)
         reader, writer = os.pipe()
         for end in (reader, writer):
             os.set_blocking(end, False)
         try:
-            pid = await zygote.fork(request, [theirs.fileno(), writer])
+            pid, handle = await zygote.fork(request, [theirs.fileno(), writer, their_side.fileno()])
         except BaseException:
             ours.close()
+            side.close()
             os.close(reader)
             raise
         finally:
             theirs.close()
+            their_side.close()
             os.close(writer)
-        return LocalProcess(zygote, pid, ours, reader, family=bool(request["limits"]["processes"]))
+        family = bool(request["limits"]["processes"])
+        return LocalProcess(zygote, pid, Ends(ours, reader, side, handle), self._keepers, family=family)
 
 
 def _execution(program: Program, interpreter: Interpreter) -> dict[str, Any]:

@@ -1,20 +1,28 @@
-"""A worker in the local jail, as the host holds it."""
+"""A worker in the local jail, as the host holds it.
+
+Its zygote says how it ended, and is needed for nothing else: signals go straight to the worker, so it
+goes on when its zygote dies.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
+import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 
 from ..errors import ProcessEnded, StartFailed
 from ..sandbox import Isolation, Layer, Usage
+from .gates import Gate
 from .zygotes import Zygote
 
 T = TypeVar("T")
@@ -26,19 +34,34 @@ _START_SECONDS = 30.0
 _END_SECONDS = 5.0
 
 
+class Ends(NamedTuple):
+    """Our ends of what a worker was given."""
+
+    channel: socket.socket
+    crashes: int
+    side: socket.socket
+    handle: int  # stands for the worker itself
+
+
 class LocalProcess:
     """A worker in the local jail; keeps the promise of `Process`."""
 
     def __init__(
-        self, zygote: Zygote, pid: int, channel: socket.socket, crashes: int, *, family: bool
+        self, zygote: Zygote, pid: int, ends: Ends, tasks: anyio.abc.TaskGroup, *, family: bool
     ) -> None:
+        self.side_channel: socket.socket | None = ends.side
+        self.copies = False
         self._zygote = zygote
         self._family = family
         self._pid = pid
-        self._channel = channel
-        self._crashes = crashes
+        self._channel = ends.channel
+        self._crashes = ends.crashes
+        self._tasks = tasks
         self._isolation = Isolation((), strong=False)
         self._seen: tuple[int, str] = (0, "")
+        self._handle = ends.handle
+        self._listener: int | None = None
+        self._gate: Gate | None = None
         self._early = b""
 
     @property
@@ -51,6 +74,10 @@ class LocalProcess:
             report = json.loads(await self._line())
             self._isolation = describe([Layer(*layer) for layer in report["layers"]])
             self._seen = (report["process"][0], report["process"][1])
+            self.copies = report["copies"]
+            if self._listener is not None:
+                self._gate = Gate(self._listener, self._seen[0])
+                self._tasks.start_soon(self._gate.serve)
             if adopted:
                 await self._line()
         if deadline.cancelled_caught:
@@ -60,9 +87,25 @@ class LocalProcess:
         while b"\n" not in self._early:
             if len(self._early) > _REPORT_BYTES:
                 raise StartFailed("The program did not come up: what it sent first makes no sense.")
-            self._early += await self._receive()
+            self._early += await self._receive_with_gate()
         line, _, self._early = self._early.partition(b"\n")
-        return line
+        return line or await self._line()
+
+    async def _receive_with_gate(self) -> bytes:
+        """Receive, and take what may come with the first bytes: where the kernel asks about copies."""
+        await anyio.wait_readable(self._channel)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._channel, _READ_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            data, descriptors = b"", []
+        for descriptor in descriptors:
+            if self._listener is None:
+                self._listener = descriptor
+            else:
+                os.close(descriptor)
+        if not data:
+            raise await self._ended()
+        return data
 
     async def send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -106,8 +149,16 @@ class LocalProcess:
         if self._family:
             await anyio.to_thread.run_sync(_signal_descendants, self._seen[0], signal.SIGCONT)
 
+    def let_copy(self) -> None:
+        if self._gate is not None:
+            self._gate.let_one()
+
     async def _signal(self, number: int) -> None:
-        await self._zygote.signal(self._pid, number)
+        await anyio.lowlevel.checkpoint()
+        try:
+            signal.pidfd_send_signal(self._handle, number)
+        except OSError:
+            pass  # it is over already
 
     async def usage(self) -> Usage:
         try:
@@ -116,9 +167,16 @@ class LocalProcess:
             raise await self._ended() from None
 
     async def kill(self) -> None:
-        await self._zygote.signal(self._pid, signal.SIGKILL)
+        await self._signal(signal.SIGKILL)
         with anyio.move_on_after(_END_SECONDS, shield=True):
-            await self._zygote.wait_ended(self._pid)
+            await self._wait_ended()
+
+    async def _wait_ended(self) -> int | None:
+        """Wait until the worker is gone; return its exit code, if its zygote is there to say it."""
+        status = await self._zygote.wait_ended(self._pid)
+        while status is None and not is_over(self._handle):
+            await anyio.sleep(0.005)
+        return status
 
     async def close(self) -> None:
         """End the program and give everything back."""
@@ -126,12 +184,19 @@ class LocalProcess:
             await self.kill()
         finally:
             self._zygote.forget(self._pid)
+            if self._gate is not None:
+                self._gate.close()
+            elif self._listener is not None:
+                os.close(self._listener)
+            os.close(self._handle)
             self._channel.close()
+            if self.side_channel is not None:
+                self.side_channel.close()
             os.close(self._crashes)
 
     async def _ended(self) -> ProcessEnded:
         with anyio.move_on_after(_END_SECONDS):
-            return ProcessEnded(await self._zygote.wait_ended(self._pid), self._last_words())
+            return ProcessEnded(await self._wait_ended(), self._last_words())
         return ProcessEnded(None, "it closed its connection")
 
     def _last_words(self) -> str:
@@ -151,6 +216,13 @@ def describe(layers: list[Layer]) -> Isolation:
     network = bool(held & {"netns", "seccomp"})
     strong = files and others and network and held >= {"capabilities", "rlimits"}
     return Isolation(tuple(layers), strong=strong)
+
+
+def is_over(handle: int) -> bool:
+    """Return whether the process that `handle` stands for has ended."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def measure(pid: int, started: str) -> Usage:
@@ -180,7 +252,7 @@ def _descendants(pid: int) -> list[int]:
 
 def _threads(pid: int) -> list[Path]:
     try:
-        return list(Path(f"/proc/{pid}/task").iterdir())
+        return [Path(f"/proc/{pid}/task/{name}") for name in os.listdir(f"/proc/{pid}/task")]
     except OSError:
         return []
 

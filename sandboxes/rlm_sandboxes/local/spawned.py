@@ -212,6 +212,9 @@ async def _spawn(plan: _Plan) -> SpawnedProcess:
 class SpawnedProcess:
     """A spawned program; keeps the promise of `Process`."""
 
+    side_channel = None
+    copies = False
+
     def __init__(self, process: anyio.abc.Process, hold: Hold, requests: list[dict[str, Any]]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -273,6 +276,9 @@ class SpawnedProcess:
 
     async def interrupt(self) -> None:
         await anyio.to_thread.run_sync(self._hold.interrupt)
+
+    def let_copy(self) -> None:
+        """Do nothing: what is spawned here does not fork."""
 
     async def pause(self) -> None:
         await anyio.to_thread.run_sync(self._hold.pause)

@@ -34,14 +34,14 @@ import sys
 if sys.version_info < (3, 9):
     sys.exit("it is Python %d.%d, and 3.9 is the oldest that works" % sys.version_info[:2])
 import importlib.util
-folder = sys.argv[2]
+folder = sys.argv[3]
 spec = importlib.util.spec_from_file_location(
     "rlm_jail", folder + "/__init__.py", submodule_search_locations=[folder])
 module = importlib.util.module_from_spec(spec)
 sys.modules["rlm_jail"] = module
 spec.loader.exec_module(module)
 from rlm_jail import zygote, adopted
-zygote.main(int(sys.argv[1]))
+zygote.main(int(sys.argv[1]), int(sys.argv[2]))
 """
 
 
@@ -64,6 +64,7 @@ class Zygote:
         self.namespaces = namespaces
         self.worker_uid = worker_uid  # 0 where workers stay the user that the zygote is
         self.gone = anyio.Event()
+        self.deserted = anyio.Event()  # it is gone, and so are all its workers
         self._control = control
         self._sending = anyio.Lock()
         self._numbers = 0
@@ -72,8 +73,8 @@ class Zygote:
         self._statuses: dict[int, int] = {}
         self._ended: dict[int, anyio.Event] = {}
 
-    async def fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
-        """Have a worker forked, which gets `descriptors`, and return its number.
+    async def fork(self, request: dict[str, Any], descriptors: list[int]) -> tuple[int, int]:
+        """Have a worker forked, which gets `descriptors`; return its number, and a handle that stands for it.
 
         It takes a few milliseconds and is not left half done: a worker that nobody knows of would stay.
         """
@@ -84,13 +85,7 @@ class Zygote:
             raise StartFailed("The process that starts programs is gone or does not answer; try again.")
         if "failed" in answer:
             raise StartFailed(f"No process could be started: {answer['failed']}.")
-        return int(answer["pid"])
-
-    async def signal(self, pid: int, number: int) -> None:
-        """Send a signal to a worker, if it is still there; it is sent when this returns."""
-        ended = self._ended.get(pid)
-        if ended is not None and not ended.is_set():
-            await self._ask({"signal": number, "pid": pid}, [])
+        return int(answer["pid"]), int(answer["handle"])
 
     async def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any] | None:
         """Return the zygote's answer, or None if it is gone or silent."""
@@ -106,7 +101,10 @@ class Zygote:
             self._waiting.pop(number, None)
 
     async def wait_ended(self, pid: int) -> int | None:
-        """Wait until a worker is gone; return its exit code, or None where it is not known."""
+        """Wait until a worker is gone; return its exit code, or None where it is not known.
+
+        From a zygote that is gone itself nothing can be heard any more.
+        """
         ended = self._ended.get(pid)
         if ended is not None:
             await ended.wait()
@@ -116,6 +114,8 @@ class Zygote:
         """Keep nothing more about a worker."""
         self._ended.pop(pid, None)
         self._statuses.pop(pid, None)
+        if self.gone.is_set() and not self._ended:
+            self.deserted.set()
 
     async def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
         rights = (
@@ -136,12 +136,17 @@ class Zygote:
     async def listen(self) -> None:
         """Take in what the zygote says until it is gone."""
         try:
-            while data := await _receive(self._control):
-                self._take(json.loads(data))
+            while True:
+                data, handles = await _receive(self._control)
+                if not data:
+                    return
+                self._take({**json.loads(data), "handle": handles[0] if handles else None})
         finally:
             self.gone.set()
             for event in [*self._waiting.values(), *self._ended.values()]:
                 event.set()
+            if not self._ended:
+                self.deserted.set()
 
     def _take(self, message: dict[str, Any]) -> None:
         if "pid" in message:
@@ -156,24 +161,26 @@ class Zygote:
             self._ended[message["exited"]].set()
 
 
-async def _receive(control: socket.socket) -> bytes:
+async def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
     while True:
         try:
-            return control.recv(_MESSAGE_BYTES)
+            data, handles, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            return data, handles
         except BlockingIOError:
             await anyio.wait_readable(control)
         except ConnectionError:
-            return b""
+            return b"", []
 
 
 @asynccontextmanager
 async def open_zygote(kind: Kind, worker_uid: int) -> AsyncGenerator[Zygote, None]:
     """Start a zygote and listen to it; it ends with the context, and all its workers with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
+    lifeline, guarded = socket.socketpair()
+    with ours, lifeline:
         ours.setblocking(False)
-        with theirs:
-            process = await _spawn(kind, theirs)
+        with theirs, guarded:
+            process = await _spawn(kind, theirs, guarded)
         try:
             zygote = await _configure(kind, ours, process, worker_uid)
             async with anyio.create_task_group() as tasks:
@@ -181,17 +188,25 @@ async def open_zygote(kind: Kind, worker_uid: int) -> AsyncGenerator[Zygote, Non
                 try:
                     yield zygote
                 finally:
-                    ours.shutdown(socket.SHUT_RDWR)
+                    _hang_up(ours)
                     with anyio.CancelScope(shield=True):
                         await zygote.gone.wait()
         finally:
             ours.close()
+            lifeline.close()
             await _end(process)
 
 
-async def _spawn(kind: Kind, theirs: socket.socket) -> anyio.abc.Process:
-    number = theirs.fileno()
-    command = [str(kind.python), "-I", "-S", "-B", "-c", _BOOTSTRAP, str(number), str(JAIL.folder)]
+def _hang_up(control: socket.socket) -> None:
+    try:
+        control.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other end was first
+
+
+async def _spawn(kind: Kind, *ends: socket.socket) -> anyio.abc.Process:
+    numbers = [end.fileno() for end in ends]
+    command = [str(kind.python), "-I", "-S", "-B", "-c", _BOOTSTRAP, *map(str, numbers), str(JAIL.folder)]
     environment = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
     if kind.program.preload:
         environment["OPENBLAS_NUM_THREADS"] = "1"  # threads of a library do not survive a fork
@@ -203,7 +218,7 @@ async def _spawn(kind: Kind, theirs: socket.socket) -> anyio.abc.Process:
             stderr=subprocess.PIPE,
             cwd="/",
             env=environment,
-            pass_fds=[number],
+            pass_fds=numbers,
             start_new_session=True,
         )
     except OSError as problem:
@@ -235,7 +250,7 @@ async def _configure(
             control.send(json.dumps(config).encode())
         except ConnectionError:
             pass  # it ended already, and the reason is in its output
-        data = await _receive(control)
+        data, _ = await _receive(control)
         hello = json.loads(data) if data else {"failed": await _last_words(process)}
     if "python" not in hello:
         await _end(process)

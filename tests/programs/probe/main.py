@@ -25,6 +25,18 @@ def main(channel: Any) -> None:
             _answer(channel, json.loads(line))
 
 
+def exit_code_of_a_fork() -> int:
+    """Return 77 if this process may not fork."""
+    try:
+        return 0 if os.fork() else 1
+    except PermissionError:
+        return 77
+
+
+def _aside(channel: Any, request: dict[str, Any]) -> None:
+    channel.side.send(request["text"].encode())
+
+
 def fail(channel: Any) -> None:
     """Do not come up."""
     raise RuntimeError("this program never comes up")
@@ -57,6 +69,7 @@ def _end(channel: Any, request: dict[str, Any]) -> None:
 
 
 _DO: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "aside": _aside,
     "echo": lambda channel, request: request["text"],
     "repeat": lambda channel, request: "x" * request["size"],
     "spin": _spin,

@@ -12,8 +12,7 @@ import os
 import site
 from typing import Any, NoReturn
 
-from .channel import GuardedChannel, PlainChannel
-from .worker import CHANNEL, CRASHES, EXIT_PROGRAM_FAILED, tell
+from .worker import CRASHES, EXIT_PROGRAM_FAILED, channel_for, tell
 from .zygote import load_package
 
 #: Runs in whatever Python it is, so it must be valid in all of them.
@@ -43,8 +42,7 @@ def main(config: dict[str, Any]) -> NoReturn:
     status = EXIT_PROGRAM_FAILED
     try:
         faulthandler.enable(file=CRASHES)
-        secret = config["secret"]
-        channel = GuardedChannel(CHANNEL, secret) if secret else PlainChannel(CHANNEL, CHANNEL)
+        channel = channel_for(config["secret"], copies=config["copies"])
         for name, folder in config["packages"]:
             load_package(name, folder)
         for folder in config["site"]:

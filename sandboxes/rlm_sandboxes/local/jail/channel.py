@@ -1,8 +1,12 @@
 """How the program in a worker speaks with the host: bytes, each way, in order.
 
-Two kinds with one shape. `GuardedChannel` goes through a descriptor that the
-seccomp filter keeps from everything but the two calls made here (see
-`seccomp.py`); `PlainChannel` is for where there is no such filter.
+Two kinds with one shape. `GuardedChannel` goes through descriptors that the
+seccomp filter keeps from everything but the calls made here (see `seccomp.py`);
+`PlainChannel` is for where there is no such filter.
+
+Beside the channel there is a second way out, `side`, for bytes that somebody else
+than the host's event loop may read. `copies` says whether the program may fork a
+copy of itself when the host lets it.
 """
 
 from __future__ import annotations
@@ -13,15 +17,27 @@ import os
 
 from . import system
 
+FINISHING = "rlm finishing"
+_PR_SET_NAME = 15
 _RECEIVE_BYTES = 65536
+
+
+def ask_for_time() -> None:
+    """Say that this process has something to finish, should the host be gone: it then gets some seconds more."""
+    name = ctypes.create_string_buffer(FINISHING.encode())
+    system.prctl(_PR_SET_NAME, ctypes.addressof(name))
 
 
 class PlainChannel:
     """A channel over descriptors that any code in the process could use as well."""
 
-    def __init__(self, reader: int, writer: int) -> None:
+    ask_for_time = staticmethod(ask_for_time)
+
+    def __init__(self, reader: int, writer: int, side: int | None = None, *, copies: bool = False) -> None:
         self._reader = reader
         self._writer = writer
+        self.side = None if side is None else PlainChannel(side, side)
+        self.copies = copies
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the host has sent something."""
@@ -41,10 +57,14 @@ class PlainChannel:
 class GuardedChannel:
     """A channel that only who knows the secret can use."""
 
-    def __init__(self, fd: int, secret: int) -> None:
+    ask_for_time = staticmethod(ask_for_time)
+
+    def __init__(self, fd: int, secret: int, side: int | None = None, *, copies: bool = False) -> None:
         self._fd = fd
         self._secret = secret
-        self._buffer = ctypes.create_string_buffer(_RECEIVE_BYTES)
+        self._buffer = ctypes.create_string_buffer(_RECEIVE_BYTES if side is not None else 1)
+        self.side = None if side is None else GuardedChannel(side, secret)
+        self.copies = copies
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the host has sent something."""

@@ -10,7 +10,7 @@ from . import system
 from .mounts import Owner
 
 _THREAD_STACK_BYTES = 9 * 1024 * 1024
-_OWN_THREADS = 2  # the program's own: the main one, and one that reads
+_OWN_THREADS = 3  # the program's own: the main one, one that reads, and a copy that the host allowed
 _SIGNALS = 256
 
 

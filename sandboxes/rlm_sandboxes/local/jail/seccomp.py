@@ -3,9 +3,12 @@
 A list of what is allowed; all else answers "not implemented", so that libraries
 which try a newer call fall back to an older one.
 
-The channel to the host is one descriptor that no ordinary call can read, write, copy or close. The bytes
+The channels to the host are descriptors that no ordinary call can read, write, copy or close. The bytes
 of the protocol go by `sendto` and `recvfrom` with a secret number in an argument which the kernel
 ignores, so code that writes to any descriptor can neither forge nor spoil them.
+
+The gate is a filter of its own, in front of the other: the kernel asks the host about every copy that
+this process would make of itself, and waits for its word.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +25,7 @@ from . import system
 from .system import number
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_RET_KILL, _RET_ERRNO, _RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_RET_KILL, _RET_ERRNO, _RET_ASK, _RET_ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FFF0000
 _LD, _AND, _JMP, _JEQ, _JGT, _JSET, _RET = 0x20, 0x54, 0x05, 0x15, 0x25, 0x45, 0x06
 
 _EVERYWHERE = """
@@ -63,8 +68,10 @@ _NO_XATTR = [
 #: No recvmsg: who receives descriptors could copy the channel by sending it to itself.
 _NETWORK = "connect bind listen accept accept4 sendmsg sendmmsg setsockopt".split()
 
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 _SUID_BITS = 0o6000
 _CLONE_THREAD, _CLONE_NEW_ANY = 0x00010000, 0x7E020080
+_CLONE_SHARED = 0x0001FF00 | 0x00800000  # memory, files, handlers, the parent, being traced
 _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX, _TCGETS, _TIOCGWINSZ = (
     0x541B,
     0x5421,
@@ -83,9 +90,11 @@ _SECRET = 0x5EC12E7A_5EC12E7B
 
 @dataclass(frozen=True)
 class Rules:
-    """What the filter must know: the channel, and what the limits open."""
+    """What the filter must know: the channels, and what the limits open."""
 
     channel: int
+    side: int
+    gate: bool = False
     processes: bool = False
     execute: bool = False
     network: bool = False
@@ -101,10 +110,33 @@ def install(rules: Rules, secret: int) -> None:
     code = assemble(rules)
     for placeholder, word in zip(_words(_SECRET), _words(secret)):
         code = code.replace(placeholder, word)
+    with _as_program(code) as program:
+        system.prctl(system.PR_SET_SECCOMP, 2, program)
+
+
+def install_gate() -> int:
+    """Have every copy that this process would make of itself asked for; return where the questions arrive."""
+    call = number("seccomp") if system.machine() else None
+    if call is None:
+        raise OSError("no table of system calls for this machine")
+    out = _Assembler()
+    out.emit(_LD, 0)
+    out.emit(_JEQ, number("clone") or 0, 0, 3)
+    out.emit(_LD, _low(0))
+    out.emit(_JSET, _CLONE_THREAD, 1, 0)
+    out.emit(_RET, _RET_ASK)
+    out.emit(_RET, _RET_ALLOW)
+    with _as_program(bytes(out.code)) as program:
+        return system.syscall(call, _SET_MODE_FILTER, _NEW_LISTENER, program)
+
+
+@contextmanager
+def _as_program(code: bytes) -> Generator[int, None, None]:
+    """Lend the address of a filter in the form in which the kernel takes it."""
     program = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(program))
     fprog = ctypes.create_string_buffer(head, len(head))
-    system.prctl(system.PR_SET_SECCOMP, 2, ctypes.addressof(fprog))
+    yield ctypes.addressof(fprog)
 
 
 def _words(secret: int) -> tuple[bytes, bytes]:
@@ -140,17 +172,23 @@ def assemble(rules: Rules) -> bytes:
 
 
 def _add_channel(out: _Assembler, rules: Rules) -> None:
-    on_channel = [_is(0, rules.channel)]
-    elsewhere = [_is_not(0, rules.channel)]
+    elsewhere = _is_elsewhere(0, rules)
     secret_low, secret_high = _SECRET & 0xFFFFFFFF, _SECRET >> 32
-    hear = [*on_channel, _is(4, 0), _is_high(4, 0), _is(5, secret_low), _is_high(5, secret_high)]
-    speak = [*on_channel, _is(4, secret_low), _is_high(4, secret_high), _is(5, 0)]
+    hear = [_is(0, rules.channel), _is(4, 0), _is_high(4, 0), _is(5, secret_low), _is_high(5, secret_high)]
+    speak = [_is(4, secret_low), _is_high(4, secret_high), _is(5, 0)]
     out.rule("recvfrom", hear, elsewhere, refuse=errno.EBADF)
-    out.rule("sendto", speak, elsewhere, refuse=errno.EBADF)
+    either = [[_is(0, rules.channel), *speak], [_is(0, rules.side), *speak]]
+    out.rule("sendto", *either, elsewhere, refuse=errno.EBADF)
     for name, arguments in _ON_OTHER_DESCRIPTORS.items():
-        out.rule(name, [_is_not(argument, rules.channel) for argument in arguments], refuse=errno.EBADF)
-    around = [[_above(0, rules.channel)], [_not_above(1, rules.channel - 1)]]
-    out.rule("close_range", *around, refuse=errno.EBADF)
+        tests = [test for argument in arguments for test in _is_elsewhere(argument, rules)]
+        out.rule(name, tests, refuse=errno.EBADF)
+    low, high = sorted((rules.channel, rules.side))
+    between = [_above(0, low), _not_above(1, high - 1)]
+    out.rule("close_range", [_above(0, high)], [_not_above(1, low - 1)], between, refuse=errno.EBADF)
+
+
+def _is_elsewhere(argument: int, rules: Rules) -> list[_Test]:
+    return [_is_not(argument, rules.channel), _is_not(argument, rules.side)]
 
 
 def _add_pretence(out: _Assembler) -> None:
@@ -186,10 +224,11 @@ def _add_arguments(out: _Assembler, rules: Rules) -> None:
         _F_SETPIPE_SZ,
     ]
     harmless = [_is_not(1, command) for command in descriptor_calls]
-    copies = [[_is_not(0, rules.channel), _is(1, command)] for command in (_F_DUPFD, _F_DUPFD_CLOEXEC)]
-    out.rule("fcntl", [_is_not(0, rules.channel), *harmless], *copies, [_is(1, 1)], [_is(1, 3)])
+    elsewhere = _is_elsewhere(0, rules)
+    copies = [[*elsewhere, _is(1, command)] for command in (_F_DUPFD, _F_DUPFD_CLOEXEC)]
+    out.rule("fcntl", [*elsewhere, *harmless], *copies, [_is(1, 1)], [_is(1, 3)])
     terminal = (_FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX, _TCGETS, _TIOCGWINSZ)
-    out.rule("ioctl", *[[_is_not(0, rules.channel), _is(1, code)] for code in terminal])
+    out.rule("ioctl", *[[*elsewhere, _is(1, code)] for code in terminal])
     out.rule("prctl", *[[_is(0, option)] for option in (2, 3, 15, 16, 21, 39)])
     own = (0, rules.own_pid)
     out.rule("prlimit64", *[[_is(0, pid), _is(2, 0), _is_high(2, 0)] for pid in own])
@@ -206,6 +245,8 @@ def _add_processes(out: _Assembler, rules: Rules) -> None:
             out.rule(name, [])
     elif rules.execute:
         out.rule("execve", [])
+    if rules.gate and not rules.processes:
+        ways.append([_has_not(0, _CLONE_SHARED | _CLONE_NEW_ANY)])
     if rules.execute:
         out.rule("seccomp", [])
         out.rule("prctl", [_is(0, system.PR_SET_SECCOMP)])
@@ -217,7 +258,7 @@ def _add_processes(out: _Assembler, rules: Rules) -> None:
 def _add_network(out: _Assembler, rules: Rules) -> None:
     out.rule("socket", *[[_is(0, family)] for family in (2, 10, 16)])
     for name in _NETWORK:
-        out.rule(name, [_is_not(0, rules.channel)])
+        out.rule(name, _is_elsewhere(0, rules))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from . import landlock, mounts, privileges, seccomp, system
 from .channel import GuardedChannel, PlainChannel
 from .mounts import Owner, Pattern, Project
 
-CHANNEL, CRASHES, OWNER_MAP = 3, 4, 5
+CHANNEL, CRASHES, SIDE, OWNER_MAP = 3, 4, 5, 6
 EXIT_JAIL_FAILED, EXIT_PROGRAM_FAILED = 71, 70
 
 Found = tuple[str, bool, str]
@@ -54,18 +54,19 @@ class Asked(NamedTuple):
     execute: dict[str, Any] | None = None
 
 
-def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoReturn:
+def run(asked: Asked, around: Surroundings, channel: int, crashes: int, side: int) -> NoReturn:
     """Close the jail, tell the host what holds, run the program, and end."""
     status = EXIT_JAIL_FAILED
     try:
-        _keep_descriptors(channel, crashes, asked.owner_map, executes=bool(asked.execute))
+        given = {CHANNEL: channel, CRASHES: crashes, SIDE: side}
+        _keep_descriptors(given, asked.owner_map, executes=bool(asked.execute))
         jail = _Jail(asked, around)
         opened = jail.close()
         status = EXIT_PROGRAM_FAILED
-        report = {"layers": jail.found, "process": jail.process, "scratch": jail.scratch}
+        report = {"layers": jail.found, "process": jail.process, "copies": jail.copies}
         opened.send(json.dumps(report).encode() + b"\n")
         if asked.execute:
-            _execute(asked, jail.secret)
+            _execute(asked, jail)
         for folder in asked.site:
             site.addsitedir(folder)
         module, function = around.entry
@@ -79,11 +80,11 @@ def run(asked: Asked, around: Surroundings, channel: int, crashes: int) -> NoRet
         os._exit(status)
 
 
-def _execute(asked: Asked, secret: int) -> NoReturn:
+def _execute(asked: Asked, jail: _Jail) -> NoReturn:
     """Become the interpreter that was asked for, now that the jail is closed around whatever it is."""
     assert asked.execute is not None
     reader, writer = os.pipe()
-    config = {"secret": secret, "site": asked.site, **asked.execute}
+    config = {"secret": jail.secret, "copies": jail.copies, "site": asked.site, **asked.execute}
     os.write(writer, json.dumps(config).encode())
     os.close(writer)
     os.dup2(reader, 0)
@@ -99,9 +100,9 @@ def tell(problem: BaseException) -> None:
     os.write(CRASHES, text[-4000:].encode("utf-8", "backslashreplace"))
 
 
-def _keep_descriptors(channel: int, crashes: int, owner_map: int, *, executes: bool) -> None:
+def _keep_descriptors(given: dict[int, int], owner_map: int, *, executes: bool) -> None:
     """Close every descriptor but those given, which get fixed numbers."""
-    wanted = {CHANNEL: channel, CRASHES: crashes, OWNER_MAP: owner_map or channel}
+    wanted = {**given, OWNER_MAP: owner_map or given[CHANNEL]}
     beyond = max(wanted) + 1
     copies = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for number, fd in wanted.items()}
     for number, copy in copies.items():
@@ -121,6 +122,7 @@ class _Jail:
         self.process: tuple[int, str] = (0, "")
         self.scratch = asked.scratch or mounts.SCRATCH
         self.secret = 0
+        self.copies = False
         self._asked = asked
         self._around = around
         self._uid = around.worker_uid or os.geteuid()
@@ -144,7 +146,8 @@ class _Jail:
         self._try("rlimits", lambda: self._limit(start))
         self._prepare_python()
         self._try("capabilities", self._drop)
-        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if "pidns" not in self._held():  # else the first process of the namespace ends us in time
+            system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
         self._try("landlock", self._restrict)
         return self._filter()
 
@@ -230,23 +233,46 @@ class _Jail:
 
         def install() -> str:
             system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+            self.copies = not rules.gate or _hand_over_gate()
             seccomp.install(rules, secret)
             return "" if _refused() else "forbidden system calls are answered all the same"
 
         self._try("seccomp", install)
         if "seccomp" in self._held():
             self.secret = secret
-            return GuardedChannel(CHANNEL, secret)
-        return PlainChannel(CHANNEL, CHANNEL)
+        else:
+            self.copies = True  # nothing refuses them
+        return channel_for(self.secret, copies=self.copies)
 
     def _held(self) -> list[str]:
         return [name for name, holds, _ in self.found if holds]
+
+
+def channel_for(secret: int, *, copies: bool) -> Any:
+    """Return the channel of a program; with a secret, the filter guards it."""
+    if secret:
+        return GuardedChannel(CHANNEL, secret, SIDE, copies=copies)
+    return PlainChannel(CHANNEL, CHANNEL, SIDE, copies=copies)
+
+
+def _hand_over_gate() -> bool:
+    """Have the host asked about each copy of this process; return False if this kernel cannot ask."""
+    try:
+        listener = seccomp.install_gate()
+    except OSError:
+        return False
+    with socket.socket(fileno=os.dup(CHANNEL)) as channel:
+        socket.send_fds(channel, [b"\n"], [listener])
+    os.close(listener)
+    return True
 
 
 def rules_for(asked: Asked, *, pidns: bool, own_root: bool) -> seccomp.Rules:
     """Return the rules of the filter. With a process namespace they are the same for all like workers."""
     return seccomp.Rules(
         channel=CHANNEL,
+        side=SIDE,
+        gate=not asked.limits["processes"],
         processes=asked.limits["processes"] > 0,
         execute=asked.execute is not None,
         network=bool(asked.limits["network"]),

@@ -1,10 +1,11 @@
 """The zygote: a Python with the program loaded, which forks a worker for each request.
 
 It runs trusted code only, and nothing of the server is ever in its memory. It
-leaves for namespaces of its own at the start, as the first process there, so
-that when it ends, for whatever reason, the kernel ends all its workers with it.
+leaves for namespaces of its own at the start, behind a guard: the first process
+there, which does nothing but end when the host is gone, and with it the kernel
+ends all workers. So they outlive a zygote that dies, and never the host.
 
-    host -> zygote   one message that configures it, then start and signal requests
+    host -> zygote   one message that configures it, then start requests
     zygote -> host   one message that says what it is, then started and exited
 """
 
@@ -21,13 +22,16 @@ import site
 import socket
 import sys
 import sysconfig
+import time
 from typing import Any, Callable, NoReturn
 
 from . import privileges, seccomp, system, worker
+from .channel import FINISHING
 from .mounts import Owner, Pattern
 from .worker import Asked, Surroundings
 
 MESSAGE_BYTES = 1 << 17
+_END_SECONDS, _LINGER_SECONDS = 0.3, 15.0
 
 _KINDS = {
     "mountns": system.CLONE_NEWNS,
@@ -47,20 +51,24 @@ _NETWORK_FILES = [
 ]
 
 
-def main(control_fd: int) -> NoReturn:
-    """Serve the host at the other end of `control_fd` until it is gone."""
+def main(control_fd: int, lifeline_fd: int) -> NoReturn:
+    """Serve the host at the other end of `control_fd` until it is gone; `lifeline_fd` is the guard's."""
     control = socket.socket(fileno=control_fd)
+    lifeline = socket.socket(fileno=lifeline_fd)
     config = json.loads(control.recv(MESSAGE_BYTES))
     try:
-        zygote = _prepare(control, config)
+        zygote = _prepare(control, lifeline, config)
     except Exception as problem:  # whatever it is, the host is told before this process ends
         control.send(json.dumps({"failed": f"{type(problem).__name__}: {problem}"}).encode())
         os._exit(1)
     zygote.serve()
 
 
-def _prepare(control: socket.socket, config: dict[str, Any]) -> _Zygote:
-    namespaces = _enter_namespaces(config["layers"], control, network=config["network"])
+def _prepare(control: socket.socket, lifeline: socket.socket, config: dict[str, Any]) -> _Zygote:
+    namespaces = _enter_namespaces(config["layers"], network=config["network"])
+    if not namespaces["pidns"]:
+        _continue_behind_a_guard(control, lifeline)
+    lifeline.close()
     for name, folder in config["packages"]:
         load_package(name, folder)
     for folder in config["site"]:
@@ -131,7 +139,7 @@ def _outermost(paths: list[str]) -> list[str]:
     return kept
 
 
-def _enter_namespaces(layers: list[str], control: socket.socket, *, network: bool) -> dict[str, str]:
+def _enter_namespaces(layers: list[str], *, network: bool) -> dict[str, str]:
     """Leave for new namespaces, as far as the kernel lets us; return the reason for each it does not."""
     own_users = not _may_mount()
     reasons = dict.fromkeys((*_KINDS, "userns"), "switched off")
@@ -150,8 +158,6 @@ def _enter_namespaces(layers: list[str], control: socket.socket, *, network: boo
             flags |= _KINDS[name]
     if flags not in (0, system.CLONE_NEWUSER):
         _leave(flags, users=own_users)
-    if not reasons["pidns"]:
-        _continue_as_first_process(control)
     return reasons
 
 
@@ -204,15 +210,53 @@ def _in_child(attempt: Callable[[], None]) -> str:
     return reason
 
 
-def _continue_as_first_process(control: socket.socket) -> None:
-    """Go on in a child, which is the first in the new process namespace; wait for its end here."""
-    pid = os.fork()
-    if pid == 0:
-        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
-        return
-    control.close()
-    status = os.waitpid(pid, 0)[1]
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+def _continue_behind_a_guard(control: socket.socket, lifeline: socket.socket) -> None:
+    """Go on in the second process of the new process namespace; the first is its guard, and we wait for that."""
+    if guard := os.fork():
+        control.close()
+        lifeline.close()
+        os.waitpid(guard, 0)
+        os._exit(0)
+    if os.fork():
+        control.close()
+        _guard(lifeline)
+
+
+def _guard(lifeline: socket.socket) -> NoReturn:
+    """Wait until the host is gone, and then a while for workers that say that they have something to finish."""
+    lifeline.recv(1)
+    own = int(os.readlink("/proc/self"))  # as the world outside knows us
+    try:
+        os.kill(-1, signal.SIGCONT)  # who is at rest sees only now that the host is gone
+        _wait_for_workers(time.monotonic() + _END_SECONDS)
+        deadline = time.monotonic() + _LINGER_SECONDS
+        while time.monotonic() < deadline and _some_finish(own):
+            _wait_for_workers(time.monotonic() + _END_SECONDS)
+    finally:
+        os._exit(0)
+
+
+def _wait_for_workers(deadline: float) -> None:
+    try:
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
+    except ChildProcessError:
+        return  # none is left
+
+
+def _some_finish(pid: int) -> bool:
+    """Return whether a process below `pid` goes by the name of those that have something to finish."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            children = [int(word) for word in file.read().split()]
+        for child in children:
+            with open(f"/proc/{child}/comm") as file:
+                if file.read().strip() == FINISHING:
+                    return True
+    except OSError:
+        return False
+    return any(map(_some_finish, children))
 
 
 def _wake(number: int, frame: object) -> None:
@@ -253,20 +297,13 @@ class _Zygote:
             os._exit(0)
         request = json.loads(data)
         try:
-            answer = self._do(request, descriptors)
+            answer: dict[str, Any] = {"pid": self._fork(request["start"], descriptors)}
         except OSError as problem:
             answer = {"failed": str(problem)}
         finally:
             for fd in descriptors:
                 os.close(fd)
-        self._control.send(json.dumps({"id": request["id"], **answer}).encode())
-
-    def _do(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        if "start" in request:
-            return {"pid": self._fork(request["start"], descriptors)}
-        if request["pid"] in self._alive:
-            os.kill(request["pid"], request["signal"])
-        return {}
+        self._tell({"id": request["id"], **answer})
 
     def _reap(self) -> None:
         while self._alive:
@@ -275,7 +312,14 @@ class _Zygote:
                 return
             if self._alive.pop(pid, None):
                 message = {"exited": pid, "status": os.waitstatus_to_exitcode(status)}
-                self._control.send(json.dumps(message).encode())
+                self._tell(message)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """Send the host a message; one about a new worker brings a descriptor that stands for it."""
+        handles = [system.pidfd_open(message["pid"])] if "pid" in message else []
+        socket.send_fds(self._control, [json.dumps(message).encode()], handles)
+        for handle in handles:
+            os.close(handle)
 
     def _fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
         fields = {name: request[name] for name in Asked._fields if name != "owner_map"}
@@ -298,7 +342,7 @@ class _Zygote:
     def _become_worker(self, asked: Asked, descriptors: list[int]) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        worker.run(asked, self._around, descriptors[0], descriptors[1])
+        worker.run(asked, self._around, *descriptors)
 
     def _map_owner(self, request: dict[str, Any]) -> int:
         """Return a user namespace in which the project's owner is the worker's user, or 0 for none."""
