@@ -1,25 +1,62 @@
-"""Sessions: a Python REPL in a sandbox, with variables that stay."""
+"""Sessions: a Python REPL in a sandbox for each project, with variables that stay."""
 
-from .errors import SessionEnded, SessionError, TooWeak, VariableError, VariableNotFound
+from .errors import AllBusy, SessionEnded, SessionError, TooWeak, VariableError, VariableNotFound
+from .journal import Journal, JournalUnwritable
+from .journal import Page as JournalPage
+from .lasting import Care, ProjectSession, SessionInfo
+from .locks import LockUnusable
+from .manager import Household, Manager, SessionHost, open_manager
 from .output import shorten
-from .results import CellError, CellResult, Display, Value, Variable
+from .outputs import Chunk, OutputNotFound, Outputs, OutputsFull
+from .outputs import Kept as KeptOutput
+from .places import Kept as KeptProject
+from .places import PlaceError, Places, ProjectInUse, default_root
+from .projects import Project, ProjectError, identify
+from .results import CellError, CellResult, Display, Lost, Restored, Value, Variable
 from .session import Answer, Policy, Session, guest_program, open_session
 
 __all__ = [
+    "AllBusy",
     "Answer",
+    "Care",
     "CellError",
     "CellResult",
+    "Chunk",
     "Display",
+    "Household",
+    "Journal",
+    "JournalPage",
+    "JournalUnwritable",
+    "KeptOutput",
+    "KeptProject",
+    "LockUnusable",
+    "Lost",
+    "Manager",
+    "OutputNotFound",
+    "Outputs",
+    "OutputsFull",
+    "PlaceError",
+    "Places",
     "Policy",
+    "Project",
+    "ProjectError",
+    "ProjectInUse",
+    "ProjectSession",
+    "Restored",
     "Session",
     "SessionEnded",
     "SessionError",
+    "SessionHost",
+    "SessionInfo",
     "TooWeak",
     "Value",
     "Variable",
     "VariableError",
     "VariableNotFound",
+    "default_root",
     "guest_program",
+    "identify",
+    "open_manager",
     "open_session",
     "shorten",
 ]

@@ -4,7 +4,15 @@ SessionError
 ├── SessionEnded            the guest is gone, and its variables with it
 ├── VariableError           a variable could not be read, set or deleted
 │   └── VariableNotFound    there is no variable of that name
-└── TooWeak                 what holds here is too little for code that nobody has read
+├── TooWeak                 what holds here is too little for code that nobody has read
+├── AllBusy                 no more sessions can be awake, and none can be put to sleep
+├── ProjectError            what was given cannot be a project (projects.py)
+├── PlaceError              a place on the disk cannot be used (places.py)
+│   └── ProjectInUse        somebody has the project open
+├── LockUnusable            the lock of a project cannot be used (locks.py)
+├── JournalUnwritable       an entry could not be written (journal.py)
+├── OutputNotFound          there is no output of that id (any more) (outputs.py)
+└── OutputsFull             an output could not be kept (outputs.py)
 """
 
 from __future__ import annotations
@@ -36,6 +44,18 @@ class VariableNotFound(VariableError):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "NameError", "there is no variable of this name")
+
+
+class AllBusy(SessionError):
+    """No more sessions can be awake, and none can be put to sleep."""
+
+    def __init__(self, most: int, sessions: list[str]) -> None:
+        self.most = most
+        listed = "".join(f"\n- {session}" for session in sessions[:10])
+        super().__init__(
+            f"{most} sessions are awake, as many as may be, and each is at work or cannot be written down:{listed}\n"
+            "Wait, interrupt or close one of them, or allow more sessions."
+        )
 
 
 class TooWeak(SessionError):

@@ -42,7 +42,8 @@ class CellResult:
 
     `output` is what was printed, its middle left out where it is long; `output_characters` counts
     all of it. `value` is the last expression as a REPL would show it. `lost` means that the
-    session ended with this cell and its variables are gone.
+    session ended with this cell and its variables are gone. `notes` say what else became of the
+    session; `output_id` names the whole output where only a part of it is shown.
     """
 
     cell: int
@@ -57,6 +58,29 @@ class CellResult:
     removed: tuple[str, ...] = ()
     lost: bool = False
     duration_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    output_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A variable that could not be kept or brought back, and why."""
+
+    name: str
+    type: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came back of a state that was kept."""
+
+    names: tuple[str, ...]
+    lost: tuple[Lost, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +150,26 @@ def mapping_of(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError(f"{what} is not a mapping")
     return cast("dict[str, Any]", value)
+
+
+def restored_of(told: Any) -> Restored:
+    """Return what a guest says of a state that it was given back."""
+    facts = mapping_of(told, "what came back")
+    return Restored(
+        texts_of(facts, "restored", most=100_000),
+        lost_of(facts.get("lost")),
+        texts_of(facts, "notes", most=100),
+    )
+
+
+def lost_of(told: Any) -> tuple[Lost, ...]:
+    """Return the variables that a guest says could not be kept."""
+    lost: list[Lost] = []
+    for item in list_of(told, "lost")[:1000]:
+        name, kind, reason = list_of(item, "a lost variable", length=3)
+        facts = {"name": name, "type": kind, "reason": reason}
+        lost.append(Lost(*(text_of(facts, key, most=300) for key in facts)))
+    return tuple(lost)
 
 
 def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:

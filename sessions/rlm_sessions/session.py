@@ -12,10 +12,12 @@ import json
 import math
 import os
 import secrets
+import socket
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -35,17 +37,22 @@ from rlm_sandboxes import (
     Program,
     Sandbox,
     StartFailed,
+    Usage,
 )
 
 from .errors import SessionEnded, TooWeak, VariableError, VariableNotFound
 from .guest import wire
 from .guest.wire import Decoder, Frame, WireError, encode
+from .keeping import files
+from .keeping.files import Kept
+from .keeping.keepers import Keepers, Keeping
 from .output import Output
 from .results import (
     CellError,
     CellResult,
     Display,
     Form,
+    Restored,
     Value,
     Variable,
     advice,
@@ -54,6 +61,7 @@ from .results import (
     mapping_of,
     number_of,
     optional_text,
+    restored_of,
     text_of,
     texts_of,
 )
@@ -64,6 +72,7 @@ OnOutput: TypeAlias = Callable[[str, str], Awaitable[None]]
 
 SHOWN_CHARACTERS = 20_000
 MAX_VALUE_BYTES = 16 * 1024 * 1024
+MOST_STATE_BYTES = 4 * 1024**3
 
 _MAX_FRAME_BODY = 32 * 1024 * 1024
 _MAX_DISPLAYS, _MAX_DISPLAY_BYTES = 20, 32 * 1024 * 1024
@@ -79,6 +88,10 @@ _FIRST_LOOK_SECONDS = 0.05  # cells shorter than this are not looked at; their p
 _MEMORY_LOOK_SECONDS = 0.1
 _IDLE_SECONDS = 0.5
 _LISTING_SECONDS = 1.0
+_KEPT_SECONDS = 30.0  # a snapshot of gigabytes to a slow disk
+_LAST_WORDS_SECONDS = 5.0
+_PIECE_BYTES = 1024 * 1024
+_MARK_BYTES, _EARLY_BYTES = 32, 16 * 1024
 
 
 @cache
@@ -92,6 +105,18 @@ def guest_program() -> Program:
     )
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Where the state of a session is kept, and by whom. Its steps are counted from `after` on."""
+
+    keepers: Keepers
+    folder: Path
+    most_bytes: int = MOST_STATE_BYTES
+    durable: bool = False
+    lock: int | None = None
+    after: int = 0
+
+
 @asynccontextmanager
 async def open_session(
     sandbox: Sandbox,
@@ -101,23 +126,38 @@ async def open_session(
     policy: Policy = "auto",
     answer: Answer | None = None,
     shown_characters: int = SHOWN_CHARACTERS,
+    keep: Keep | None = None,
 ) -> AsyncGenerator[Session, None]:
     """Open a session in `sandbox` for the folder `project`, or for none.
 
     `policy` is the language policy: "auto" is permissive behind strong walls and strict behind
-    weak ones. `answer` is asked whatever code in a cell asks by `call(name, payload)`.
+    weak ones. `answer` is asked whatever code in a cell asks by `call(name, payload)`. With `keep`,
+    the state after each step is written down there; who closes the session waits until it is.
     """
     limits = limits or Limits()
-    async with sandbox.start(guest_program(), project, limits) as process:
-        session = Session(process, limits, answer, shown_characters)
-        async with anyio.create_task_group() as tasks:
-            try:
-                await session.begin(policy)
-                tasks.start_soon(session.listen)
-                tasks.start_soon(session.rest_when_idle)
-                yield session
-            finally:
-                tasks.cancel_scope.cancel()
+    async with AsyncExitStack() as stack:
+        endings: list[Callable[[], Awaitable[None]]] = []
+        stack.push_async_callback(_await_each, endings)  # when the guest is gone, and so has told all
+        process = await stack.enter_async_context(sandbox.start(guest_program(), project, limits))
+        session = Session(process, limits, answer, shown_characters, after=keep.after if keep else 0)
+        await session.begin(policy, keeps=keep is not None)
+        if keep is not None:
+            endings.append(session.end_keeping)
+            await session.keep_in(keep)
+        tending = AsyncExitStack()
+        tasks = await tending.enter_async_context(anyio.create_task_group())
+        try:
+            for tend in (session.listen, session.rest_when_idle, session.tell_what_is_kept):
+                tasks.start_soon(tend)
+            yield session
+        finally:
+            tasks.cancel_scope.cancel()
+            await tending.aclose()  # and not the group around the caller's block, whose errors are its own
+
+
+async def _await_each(endings: list[Callable[[], Awaitable[None]]]) -> None:
+    for ending in endings:
+        await ending()
 
 
 class Session:
@@ -127,7 +167,13 @@ class Session:
     """
 
     def __init__(
-        self, process: Process, limits: Limits, answer: Answer | None, shown_characters: int
+        self,
+        process: Process,
+        limits: Limits,
+        answer: Answer | None,
+        shown_characters: int,
+        *,
+        after: int = 0,
     ) -> None:
         self.limits = limits
         self.isolation: Isolation = process.isolation
@@ -142,7 +188,17 @@ class Session:
         self._decoder = Decoder(self._token, max_body=_MAX_FRAME_BODY)
         self._line = anyio.Lock(fast_acquire=True)
         self._sending = anyio.Lock(fast_acquire=True)
-        self._numbers = 0
+        self._numbers = after
+        self._questions = 0
+        self._steps = after  # the last step that is over
+        self._keep: Keep | None = None
+        self._keeping: Keeping | None = None
+        self._keeping_again = anyio.Lock()
+        self._marked = anyio.Event()
+        self._relay: socket.socket | None = None
+        self._news_of_kept: list[Frame] = []
+        self._kept_blobs: list[str] = []
+        self._kept_news = anyio.Event()
         self._cell: _Cell | None = None
         self._late = Output(shown_characters)
         self._replies: dict[int, _Reply] = {}
@@ -154,12 +210,13 @@ class Session:
 
     # ---- beginning and ending
 
-    async def begin(self, policy: Policy) -> None:
+    async def begin(self, policy: Policy, *, keeps: bool = False) -> None:
         """Tell the guest what it is to be, and hear that it is ready."""
         strong = self._process.isolation.strong
         mode = policy if policy != "auto" else "permissive" if strong else "strict"
         opened = {"network": self.limits.network, "processes": self.limits.processes > 0}
-        setup = Frame("setup", {"policy": mode, "environment": {"MPLBACKEND": "agg"}, **opened})
+        facts = {"policy": mode, "keeps": keeps, "environment": {"MPLBACKEND": "agg"}, **opened}
+        setup = Frame("setup", facts)
         try:
             with anyio.fail_after(_READY_SECONDS):
                 await self._process.send(self._token + encode(self._token, setup))
@@ -246,6 +303,9 @@ class Session:
             "call": self._take_call,
             "ran": self._take_ran,
             "reply": self._take_reply,
+            "copying": self._take_copying,
+            "state": self._take_state,
+            "marked": self._take_marked,
         }
         take = takers.get(frame.kind)
         if take is None:
@@ -341,10 +401,204 @@ class Session:
         cell.end()
 
     async def _take_reply(self, frame: Frame) -> None:
-        reply = self._replies.get(number_of(frame.facts, "id"))
+        number = frame.facts.get("id")
+        reply = self._replies.get(number) if isinstance(number, int) else None
         if reply is not None:
             reply.frame = frame
             reply.done.set()
+
+    # ---- keeping the state
+
+    async def keep_in(self, keep: Keep) -> None:
+        """Have the state after each step from now on written down."""
+        self._keep = keep
+        self._keeping = await self._begin_keeping(keep)
+
+    async def _begin_keeping(self, keep: Keep, early: bytes = b"") -> Keeping:
+        stream = self._process.side_channel
+        if stream is None:
+            self._relay, stream = socket.socketpair()
+            self._relay.setblocking(False)
+        keeping = await keep.keepers.keep(
+            stream,
+            keep.folder,
+            most_bytes=keep.most_bytes,
+            durable=keep.durable,
+            lock=keep.lock,
+            early=early,
+            on_report=self._take_report,
+        )
+        if self._relay is not None:
+            stream.close()
+        return keeping
+
+    async def _keep_again(self) -> None:
+        """Go on after the death of the keeper, from a point that the guest marks in what it tells."""
+        async with self._keeping_again:
+            if self._keep is None or self._keeping is None or not self._keeping.over:
+                return
+            before = self._keeping
+            mark = secrets.token_bytes(_MARK_BYTES)
+            if self._relay is not None:
+                self._relay.close()
+                self._relay = None
+            self._marked = anyio.Event()
+            await self._send(Frame("mark", {}, mark))
+            early = await self._find_mark(mark)
+            keeping = await self._begin_keeping(self._keep, early)
+            keeping.number, keeping.tried = before.number, before.number
+            self._keeping = keeping
+            await self._send(Frame("keep", {"number": self._steps}))
+            self._stir()
+
+    async def _find_mark(self, mark: bytes) -> bytes:
+        """Read and forget what the guest has told up to its mark; return what it has told since."""
+        stream = self._process.side_channel
+        if stream is None:
+            await self._marked.wait()
+            return b""
+        stream.setblocking(False)
+        held = b""
+        while mark not in held:
+            if self._ended is not None:
+                raise self._ended
+            with anyio.move_on_after(0.1):  # to look whether the guest is there
+                await anyio.wait_readable(stream)
+                more = stream.recv(_EARLY_BYTES)
+                if not more:
+                    raise self._end("the guest is gone")
+                held = held[-len(mark) :] + more
+        return held.partition(mark)[2]
+
+    async def _take_marked(self, frame: Frame) -> None:
+        self._marked.set()
+
+    async def end_keeping(self) -> None:
+        """Wait until everything is written, and the project is let go of. The guest is gone by now."""
+        if self._relay is not None:
+            self._relay.close()
+        if self._keeping is not None:
+            with anyio.move_on_after(_KEPT_SECONDS, shield=True):
+                await self._keeping.ended()
+
+    @property
+    def keeping(self) -> Keeping | None:
+        """What is known of its snapshots; None if none are made."""
+        return self._keeping
+
+    @property
+    def steps(self) -> int:
+        """The number of the last step (a cell, or a variable set, loaded or deleted) that is over."""
+        return self._steps
+
+    @property
+    def next_step(self) -> int:
+        """The number that the next step will have."""
+        return self._numbers + 1
+
+    @property
+    def over(self) -> bool:
+        """Whether its guest is gone."""
+        return self._ended is not None
+
+    async def usage(self) -> Usage:
+        """Return what its guest has used up to now. Raise `ProcessEnded` if that is gone."""
+        return await self._process.usage()
+
+    async def kept(self, *, seconds: float = _KEPT_SECONDS) -> bool:
+        """Wait until the state after the last step is written down; return False if it cannot be."""
+        if self._keeping is None:
+            return False
+        with anyio.move_on_after(seconds):
+            while not await self._keeping.reached(self._steps):
+                if self._ended is not None or not self._keeping.over:
+                    return False
+                try:
+                    await self._keep_again()
+                except SessionEnded:
+                    return False
+            return True
+        return False
+
+    async def _take_copying(self, frame: Frame) -> None:
+        self._process.let_copy()
+
+    async def _take_state(self, frame: Frame) -> None:
+        rest = memoryview(frame.body)
+        while rest and self._relay is not None:
+            try:
+                rest = rest[self._relay.send(rest) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._relay)
+            except OSError:
+                return  # nobody writes it down any more, which its keeper has said
+
+    def _take_report(self, report: dict[str, Any]) -> None:
+        """Pass on to the guest what it can make use of: which large values need not be told again."""
+        if "closed" in report:
+            self._kept_news.set()
+        elif "again" in report:
+            self._pass_on({"number": report["again"], "digest": "", "hashed": [], "blobs": []})
+            self._news_of_kept.append(Frame("keep", {"number": report["again"]}))
+        elif "blobs" in report and (report["hashed"] or report["blobs"] != self._kept_blobs):
+            told = {key: report[key] for key in ("digest", "hashed", "blobs")}
+            self._pass_on({"number": report["kept"], **told})
+
+    def _pass_on(self, message: dict[str, Any]) -> None:
+        self._kept_blobs = message["blobs"]
+        self._news_of_kept.append(Frame("kept", {}, json.dumps(message).encode()))
+        self._kept_news.set()
+
+    async def tell_what_is_kept(self) -> None:
+        """Tell the guest what is written down, unless it rests; then it is told before its next step."""
+        while self._ended is None:
+            await self._kept_news.wait()
+            self._kept_news = anyio.Event()
+            try:
+                if self._keeping is not None and self._keeping.over:
+                    await self._keep_again()
+                if not self._paused:
+                    await self._tell_what_is_kept()
+            except SessionEnded:
+                return
+
+    async def _tell_what_is_kept(self) -> None:
+        while self._news_of_kept:
+            await self._send(self._news_of_kept.pop(0))
+
+    async def restore(self, kept: Kept, folder: Path) -> Restored:
+        """Give a fresh guest the state that was kept in `folder`; return what came back and what did not."""
+        there: list[str] = []
+        async with self._line:
+            for digest, size in files.blobs_of(kept.manifest).items():
+                if await anyio.to_thread.run_sync(files.blob_is_whole, folder, digest, size):
+                    there.append(digest)
+                    await self._send_blob(digest, size, files.pieces(files.blob_file(folder, digest)))
+            await self._send_blob("pickle", len(kept.pickled), _cut(kept.pickled))
+            reply = await self._request("", "restore", {}, kept.manifest_bytes)
+            self._pass_on({"number": 0, "digest": "", "hashed": [], "blobs": there})
+            with self._checking():
+                return restored_of(_read(reply.body))
+
+    async def _send_blob(self, digest: str, size: int, pieces: Iterator[bytes]) -> None:
+        start = 0
+        while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
+            await self._send(Frame("blob", {"hash": digest, "size": size, "start": start}, piece))
+            start += len(piece)
+
+    async def _let_snapshot_end(self) -> None:
+        """Give what was held before this cell the time to be written down, before the guest is killed.
+
+        A guest that is stopped does nothing any more, but its copy goes on.
+        """
+        if self._keeping is None or self._keeping.tried >= self._steps:
+            return
+        with anyio.move_on_after(_LAST_WORDS_SECONDS):
+            try:
+                await self._process.pause()
+                await self._keeping.reached(self._steps)
+            except ProcessEnded:
+                return
 
     # ---- cells
 
@@ -362,6 +616,7 @@ class Session:
             cell.output.add(self._take_late())
             self._cell = cell
             try:
+                await self._tell_what_is_kept()
                 await self._run(cell, code)
                 return self._result(cell)
             except SessionEnded:
@@ -370,6 +625,8 @@ class Session:
                 raise
             finally:
                 self._cell = None
+                if cell.facts is not None:
+                    self._steps = cell.number
                 self._stir()
 
     def _take_late(self) -> str:
@@ -418,6 +675,7 @@ class Session:
                 await cell.done.wait()
         if not cell.done.is_set():
             seconds = self.limits.grace_seconds
+            await self._let_snapshot_end()
             self._ended = SessionEnded(f"a cell did not stop within grace_seconds = {seconds} and was killed")
             await self._process.kill()
             self._end("killed")
@@ -457,12 +715,15 @@ class Session:
             await self._stirred.wait()
             while (idle := time.monotonic() - self._stirred_at) < _IDLE_SECONDS:  # noqa: ASYNC110
                 await anyio.sleep(_IDLE_SECONDS - idle)
+            await self.kept()  # who is stopped tells nothing any more
             self._stirred = anyio.Event()
             async with self._sending:
-                if self._line.locked() or self._replies or self._paused:
+                if self._line.locked() or self._replies or self._paused or self._news_of_kept:
                     continue
                 self._paused = True
                 await self._process.pause()
+            if self._keeping is not None:
+                await self._keeping.tidy()
 
     def _result(self, cell: _Cell) -> CellResult:
         lost = cell.facts is None
@@ -532,28 +793,55 @@ class Session:
             )
             raise VariableError(name, "TooLarge", much)
         async with self._line:
-            await self._request(name, "set", {"name": _checked_name(name), "form": form}, body)
+            await self._step(name, "set", {"name": _checked_name(name), "form": form}, body)
 
-    async def load(self, name: str, path: Path, *, form: Literal["text", "bytes"] = "text") -> int:
-        """Have the guest read a file into a variable; return its length.
+    async def load(
+        self,
+        name: str,
+        paths: Path | Sequence[Path],
+        *,
+        form: Literal["text", "bytes"] = "text",
+        append: bool = False,
+        within: Path | None = None,
+    ) -> int:
+        """Have the guest read files into a variable; return the length of all that it holds then.
 
-        The file must be visible inside the sandbox. No byte of it passes through here, and every
-        byte is kept: what is no UTF-8 becomes lone surrogates, as `errors="surrogateescape"` says.
+        One path gives one text, several a dictionary with a part for each, under its path within the
+        folder `within`. With `append` they are added to what is there. The files must be visible
+        inside the sandbox. No byte of them passes through here, and every byte is kept: what is
+        no UTF-8 becomes lone surrogates, as `errors="surrogateescape"` says.
         """
-        facts = {"name": _checked_name(name), "path": str(path), "form": form}
+        facts = {"name": _checked_name(name), "form": form, "append": append, "one": isinstance(paths, Path)}
+        files = [paths] if isinstance(paths, Path) else paths
+        parts = [(_part_name(path, within), str(path)) for path in files]
         async with self._line:
-            reply = await self._request(name, "load", facts)
+            reply = await self._step(name, "load", facts, json.dumps(parts).encode())
         with self._checking():
             return number_of(reply.facts, "length")
 
     async def delete(self, name: str) -> None:
         """Delete a variable."""
         async with self._line:
-            await self._request(name, "delete", {"name": name})
+            await self._step(name, "delete", {"name": name})
 
-    async def _request(self, name: str, kind: str, facts: dict[str, Any], body: bytes = b"") -> Frame:
+    async def _step(self, name: str, kind: str, facts: dict[str, Any], body: bytes = b"") -> Frame:
+        """Do what may change the state. Whether it does or fails, a step is over."""
+        await self._tell_what_is_kept()
         self._numbers += 1
-        number, reply = self._numbers, _Reply()
+        number = self._numbers
+        try:
+            return await self._request(name, kind, facts, body, number=number)
+        finally:
+            if self._ended is None:
+                self._steps = number
+
+    async def _request(
+        self, name: str, kind: str, facts: dict[str, Any], body: bytes = b"", *, number: int | None = None
+    ) -> Frame:
+        if number is None:
+            self._questions -= 1  # below zero, so that only steps are counted up
+            number = self._questions
+        reply = _Reply()
         self._replies[number] = reply
         try:
             await self._send(Frame(kind, {"id": number, **facts}, body))
@@ -625,6 +913,10 @@ class _Reply:
         self.frame: Frame | None = None
 
 
+def _cut(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES))
+
+
 async def _parse(body: bytes) -> Any:
     """Return what a guest's JSON says, without holding up the event loop or filling our memory."""
     if len(body) <= _LONG_PAYLOAD:
@@ -654,6 +946,10 @@ def _answer_frame(number: int, problem: str, content: Any) -> Frame:
     except (TypeError, ValueError, RecursionError) as wrong:
         problem, body = "TypeError", json.dumps(f"the answer cannot be sent: {wrong}").encode()
     return Frame("answer", {"call": number, "problem": problem}, body)
+
+
+def _part_name(path: Path, within: Path | None) -> str:
+    return path.relative_to(within).as_posix() if within and path.is_relative_to(within) else str(path)
 
 
 def _checked_name(name: str) -> str:

@@ -11,21 +11,29 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
-from typing import Any, Callable, NoReturn
+import time
+from typing import Any, Callable, Dict, NoReturn, Tuple
 
-from . import errors, policy, variables, wire
+from . import errors, policy, restoring, variables, wire
 from .calls import CallFailed, Calls
 from .inbox import open_inbox
 from .interrupts import Interrupts
+from .keeping import TICK_MILLISECONDS, Keeping
 from .outlet import NoInput, Outlet, Printed
 from .repl import Repl
+from .snapshots import Snapshots
 from .wire import Frame
 
 _FLUSH_MILLISECONDS = 50
 _MOMENT_SECONDS = 0.005
 _EXIT_BROKEN_WIRE = 65
+_LEAVE_SECONDS = 30
+
+_Told = Tuple[bytes, Dict[str, Any]]  # the body and the facts of a reply
+_STEPS = ("run", "set", "load", "delete")
 
 
 def main(channel: Any) -> None:
@@ -49,6 +57,7 @@ def _receive_exactly(channel: Any, size: int) -> bytes:
 
 class _Guest:
     def __init__(self, channel: Any, token: bytes) -> None:
+        self._channel = channel
         self._decoder = wire.Decoder(token)
         self._interrupts = Interrupts()
         self._outlet = Outlet(channel.send, token, self._interrupts)
@@ -59,6 +68,11 @@ class _Guest:
         self._begun = 0
         self._resting = False
         self._repl: Repl | None = None
+        self._keeping: Keeping | None = None
+        self._blobs: dict[str, bytearray] = {}
+        self._main = threading.get_ident()
+        self._stepping = False
+        self._gone = False
         self._inbox = open_inbox(channel, _catch_standard_descriptors())
         self._running = False
 
@@ -80,6 +94,9 @@ class _Guest:
         sys.argv = [""]
         _reseed()
         self._repl = Repl(self._outlet, self._calls, self._interrupts, mode)
+        if frame.facts["keeps"]:
+            snapshots = Snapshots(self._repl.namespace, self._repl.builtins, mode)
+            self._keeping = Keeping(snapshots, self._channel, self._outlet)
         version = list(sys.version_info[:3])
         self._outlet.frame("ready", python=version, policy=mode, policy_missing=missing)
 
@@ -128,21 +145,62 @@ class _Guest:
 
     def _take_turn(self) -> None:
         """Take in what comes next: from the host, or printed past Python."""
-        for data in self._inbox.wait(_FLUSH_MILLISECONDS if self._running else None):
+        for data in self._inbox.wait(self._patience()):
             if data is None:
                 self._pass_on_printed()
             else:
                 self._take_in(data)
         self._flush()
 
+    def _patience(self) -> int | None:
+        """Return how many milliseconds may pass before there is something to do, should nothing come."""
+        if self._running:
+            return _FLUSH_MILLISECONDS
+        return TICK_MILLISECONDS if self._keeping is not None and self._keeping.busy else None
+
     def _take_in(self, data: bytes) -> None:
         if not data:
-            os._exit(0)
+            self._leave()
         try:
             for frame in self._decoder.feed(data):
                 self._dispatch(frame)
         except wire.WireError:
             os._exit(_EXIT_BROKEN_WIRE)
+
+    def _leave(self) -> NoReturn:
+        """End, because the host is gone; but have told before what the host was told of.
+
+        A step that is under way is given up: nobody will ever hear that it ended.
+        """
+        self._gone = True
+        if self._keeping is None:
+            os._exit(0)
+        if threading.get_ident() == self._main:
+            self._finish()
+        if self._stepping:
+            self._give_up_step()
+        self._work.put(Frame("leave", {}))
+        time.sleep(_LEAVE_SECONDS)
+        os._exit(0)
+
+    def _give_up_step(self) -> NoReturn:
+        try:
+            if hasattr(signal, "pthread_kill") and threading.get_ident() != self._main:
+                signal.pthread_kill(self._main, signal.SIGINT)
+            if self._keeping is not None:
+                self._keeping.wait_for_copy()
+        finally:
+            os._exit(0)
+
+    def _finish(self) -> NoReturn:
+        try:
+            if self._keeping is not None:
+                self._keeping.finish()
+        finally:
+            os._exit(0)
+
+    def _do_leave(self, frame: Frame) -> NoReturn:
+        self._finish()
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.kind == "answer":
@@ -174,20 +232,44 @@ class _Guest:
         while True:
             frame = self._next()
             self._begun += 1
+            if self._keeping is not None and frame.kind in _STEPS:
+                self._keeping.settle()
+            self._stepping = frame.kind in _STEPS
+            if self._gone:
+                self._finish()
             if self._resting:
                 self._nudges.put(None)
             handler: Callable[[Frame], None] = getattr(self, "_do_" + frame.kind)
-            handler(frame)
+            try:
+                handler(frame)
+            except OSError:  # the host is gone, and never heard the answer
+                self._give_up_step()
+            if self._keeping is not None and frame.kind in _STEPS:
+                self._keeping.after(frame.facts["cell" if frame.kind == "run" else "id"])
 
     def _next(self) -> Frame:
         while True:
             if self._work.empty() and self._reading.acquire(blocking=False):
                 while self._work.empty():
                     self._take_turn()
+                    self._tick()
                 self._reading.release()
-            frame = self._work.get()
+            frame = self._get_work()
             if frame is not None:
                 return frame
+
+    def _get_work(self) -> Frame | None:
+        if self._keeping is None or not self._keeping.busy:
+            return self._work.get()
+        try:
+            return self._work.get(timeout=TICK_MILLISECONDS / 1000)
+        except queue.Empty:
+            self._tick()
+            return None
+
+    def _tick(self) -> None:
+        if self._keeping is not None and self._keeping.busy:
+            self._keeping.tick()
 
     def _do_run(self, frame: Frame) -> None:
         assert self._repl is not None
@@ -197,47 +279,94 @@ class _Guest:
         ran = self._repl.run(cell, frame.body.decode("utf-8", "surrogatepass"))
         self._calls.forget()
         self._pass_on_printed()
+        self._before_answer()
         self._running = False
         self._outlet.frame("ran", json.dumps(ran._asdict()).encode(), cell=cell)
 
+    def _before_answer(self) -> None:
+        if self._keeping is not None and self._stepping:
+            self._keeping.before_answer()
+        self._stepping = False  # from here on, what it did must not be lost
+
     def _do_get(self, frame: Frame) -> None:
-        def get(namespace: dict[str, Any]) -> None:
+        def get(namespace: dict[str, Any]) -> _Told:
             exported = variables.export(namespace[frame.facts["name"]], frame.facts["max_bytes"])
-            self._outlet.frame("reply", exported.body, id=frame.facts["id"], form=exported.form)
+            return exported.body, {"form": exported.form}
 
         self._on_namespace(frame, get)
 
     def _do_set(self, frame: Frame) -> None:
-        def put(namespace: dict[str, Any]) -> None:
+        def put(namespace: dict[str, Any]) -> _Told:
             namespace[frame.facts["name"]] = variables.take(frame.facts["form"], frame.body)
-            self._outlet.frame("reply", id=frame.facts["id"])
+            return b"", {}
 
         self._on_namespace(frame, put)
 
     def _do_load(self, frame: Frame) -> None:
-        def load(namespace: dict[str, Any]) -> None:
-            value = variables.load(frame.facts["path"], frame.facts["form"])
-            namespace[frame.facts["name"]] = value
-            self._outlet.frame("reply", id=frame.facts["id"], length=len(value))
+        def load(namespace: dict[str, Any]) -> _Told:
+            facts = frame.facts
+            before = namespace.get(facts["name"]) if facts["append"] else None
+            value = variables.load(json.loads(frame.body), facts["form"], before, one=facts["one"])
+            namespace[facts["name"]] = value
+            return b"", {"length": variables.length_of(value)}
 
         self._on_namespace(frame, load)
 
     def _do_delete(self, frame: Frame) -> None:
-        def delete(namespace: dict[str, Any]) -> None:
+        def delete(namespace: dict[str, Any]) -> _Told:
             del namespace[frame.facts["name"]]
-            self._outlet.frame("reply", id=frame.facts["id"])
+            return b"", {}
 
         self._on_namespace(frame, delete)
 
-    def _on_namespace(self, frame: Frame, act: Callable[[dict[str, Any]], None]) -> None:
+    def _do_kept(self, frame: Frame) -> None:
+        if self._keeping is not None:
+            self._keeping.kept(json.loads(frame.body))
+
+    def _do_keep(self, frame: Frame) -> None:
+        if self._keeping is not None:
+            self._keeping.settle()
+            self._keeping.after(frame.facts["number"])
+
+    def _do_mark(self, frame: Frame) -> None:
+        if self._keeping is not None:
+            self._keeping.mark(frame.body)
+
+    def _do_blob(self, frame: Frame) -> None:
+        digest, start = frame.facts["hash"], frame.facts["start"]
+        try:
+            held = self._blobs.setdefault(digest, bytearray(frame.facts["size"]))
+            held[start : start + len(frame.body)] = frame.body
+        except MemoryError:
+            self._blobs[digest] = bytearray()
+
+    def _do_restore(self, frame: Frame) -> None:
+        assert self._repl is not None
+        repl, blobs, self._blobs = self._repl, self._blobs, {}
+
+        def restore(namespace: dict[str, Any]) -> _Told:
+            manifest = json.loads(frame.body)
+            pickled = blobs.pop("pickle", bytearray())
+            whole = {digest: data for digest, data in blobs.items() if data}
+            recall = None if self._keeping is None else self._keeping.recall
+            told = restoring.restore(
+                namespace, repl.builtins, repl.mode, manifest, pickled, whole, found_large=recall
+            )
+            return json.dumps(told._asdict()).encode(), {}
+
+        self._on_namespace(frame, restore)
+
+    def _on_namespace(self, frame: Frame, act: Callable[[dict[str, Any]], _Told]) -> None:
         """Do something with the variables, and tell the host in its own words why it cannot be done."""
         assert self._repl is not None
         try:
             with self._interrupts.let_in():
-                act(self._repl.namespace)
+                body, facts = act(self._repl.namespace)
         except BaseException as problem:  # the values are the user's, and may do anything
             told = [errors.class_name(problem), errors.message_of(problem)[:1000]]
-            self._outlet.frame("reply", id=frame.facts["id"], problem=told)
+            body, facts = b"", {"problem": told}
+        self._before_answer()
+        self._outlet.frame("reply", body, id=frame.facts["id"], **facts)
 
 
 def _catch_standard_descriptors() -> int:

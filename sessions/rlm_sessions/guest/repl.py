@@ -48,14 +48,15 @@ class Repl:
         self.main = types.ModuleType("__main__")
         self._outlet = outlet
         self._interrupts = interrupts
-        self._mode: policy.Mode = mode
+        self.mode: policy.Mode = mode
         self._sources = errors.CellSources()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shown = 0
         sys.modules["__main__"] = self.main
         names = {"call": calls.call, "call_many": calls.call_many, "call_async": calls.call_async}
         offered = {**vars(builtins), **names, "display": self.display, "exit": _exit, "quit": _exit}
-        self._builtins = policy.builtins_for(self._mode, offered)
+        self.builtins = policy.builtins_for(self.mode, offered)
+        self.namespace["__builtins__"] = self.builtins
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
 
     @property
@@ -65,7 +66,7 @@ class Repl:
 
     def run(self, cell: int, code: str) -> Ran:
         """Run one cell to its end, whatever that is."""
-        self.namespace["__builtins__"] = self._builtins
+        self.namespace["__builtins__"] = self.builtins
         before = variables.named(self.namespace)
         self._shown = 0
         value, problem = None, None
@@ -97,7 +98,7 @@ class Repl:
         name = f"<cell {cell}>"
         self._sources.add(name, code)
         tree = ast.parse(code, name)
-        tree = policy.check(tree, code, name, self._mode)
+        tree = policy.check(tree, code, name, self.mode)
         body, last = _split(tree)
         if body.body:
             self._evaluate(compile(body, name, "exec", _AWAIT, dont_inherit=True))

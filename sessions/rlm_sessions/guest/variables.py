@@ -200,7 +200,28 @@ def take(form: str, body: bytes) -> Any:
     return body if form == "bytes" else json.loads(body)
 
 
-def load(path: str, form: str) -> Any:
+def load(parts: list[list[str]], form: str, before: Any = None, *, one: bool) -> Any:
+    """Return the content of files, added to what was there before.
+
+    One file alone is one text, or bytes; several are a dictionary of them by name.
+    """
+    if one and not isinstance(before, dict):
+        content = _load_one(parts[0][1], form)
+        return content if before is None else before + content
+    loaded = {name: _load_one(path, form) for name, path in parts}
+    if before is None:
+        return loaded
+    if not isinstance(before, dict):
+        raise TypeError(f"files cannot be added to a {type_name(before)}; only to a dictionary of files")
+    return {**before, **loaded}
+
+
+def length_of(value: Any) -> int:
+    """Return how long a text is, or all the texts in a dictionary together."""
+    return sum(map(len, value.values())) if isinstance(value, dict) else len(value)
+
+
+def _load_one(path: str, form: str) -> Any:
     """Return the content of a file: as exact bytes, or as text in which every byte is kept."""
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:

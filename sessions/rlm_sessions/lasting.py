@@ -1,0 +1,645 @@
+"""The session of one project: always there, whatever becomes of the process in which it runs.
+
+It is asleep on disk, or awake in a guest. A step (a cell, or a variable that is set, loaded or
+deleted) wakes it; what there is to say about that is said with the answer to the step, as notes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from rlm_sandboxes import Limits, ProcessEnded, Sandbox, Usage
+
+from .claims import Claim
+from .errors import SessionEnded
+from .journal import JournalUnwritable
+from .journal_entries import Entry
+from .keeping import files
+from .keeping.files import Damaged, Kept
+from .keeping.keepers import Keepers
+from .outputs import OutputsFull, OutputWriter
+from .projects import Project
+from .results import CellError, CellResult, Lost, Restored, Value, Variable, lost_of
+from .session import MAX_VALUE_BYTES, Answer, Keep, OnOutput, Policy, Session, open_session
+
+_log = logging.getLogger(__name__)
+_STEP_KINDS = ("ran", "set", "load", "delete", "restored", "copied")
+_CODE_SHOWN = 200
+_MOST_NAMED = 20
+_TRIES = 3
+_ENDED_BEFORE_WRITTEN = (
+    "The cell ran to its end, and then its guest ended before the state was written down. "
+    "What was there before this cell comes back with the next one; nothing that this cell did is kept."
+)
+_MOST_LOST = 100
+_FLUSH_CHARACTERS = 64 * 1024
+
+State = Literal["asleep", "idle", "busy"]
+
+
+@dataclass(frozen=True)
+class Care:
+    """How sessions are run and kept; the same for all of a manager."""
+
+    limits: Limits = Limits()
+    policy: Policy = "auto"
+    durable: bool = False
+    shown_characters: int = 20_000
+    state_bytes: int = 4 * 1024**3
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What can be seen of a session without waiting for it."""
+
+    project: Project
+    state: State
+    step: int
+    code: str = ""  # what runs, shortened
+    since_seconds: float = 0.0
+    waiting: int = 0
+    used_at: float = 0.0
+    memory_bytes: int = 0
+    kept_step: int = 0
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if self.state != "busy":
+            return f"{self.project.name}: {self.state} after step {self.step}"
+        more = f"; {self.waiting} more wait" if self.waiting else ""
+        return (
+            f"{self.project.name}: busy with step {self.step} for {self.since_seconds:.1f} s ({self.code!r}){more}. "
+            "It can be interrupted, and keeps its variables then."
+        )
+
+
+class Places(Protocol):
+    """Who decides how many sessions may be awake."""
+
+    async def make_place(self, session: ProjectSession) -> None:
+        """Return when `session` may be awake."""
+        ...
+
+
+class ProjectSession:
+    """The session of one project. A manager makes it, and knows how many may be awake."""
+
+    def __init__(
+        self,
+        project: Project,
+        claim: Claim | None,
+        *,
+        sandbox: Sandbox,
+        keepers: Keepers,
+        care: Care,
+        answer: Answer | None,
+        tasks: anyio.abc.TaskGroup,
+        places: Places,
+        note: str = "",
+    ) -> None:
+        self.project = project
+        self._claim = claim
+        self._sandbox = sandbox
+        self._keepers = keepers
+        self._care = care
+        self._answer = answer
+        self._tasks = tasks
+        self._places = places
+        self._line = anyio.Lock()
+        self._waiting = 0
+        self._session: Session | None = None
+        self._put_down = anyio.Event()
+        self._asleep = anyio.Event()
+        self._asleep.set()
+        self._notes: list[str] = [note] if note else []
+        self._step = 0
+        self._why_ended = ""
+        self._known_lost: set[str] = set()
+        self._told_problem = ""
+        self._journal_problem = ""
+        self._writing = anyio.CapacityLimiter(1)  # entries are written in the order in which they are made
+        self._doing = ""
+        self._since = 0.0
+        self._memory_bytes = 0
+        self.used_at = time.monotonic()
+
+    # ---- looking
+
+    def info(self) -> SessionInfo:
+        """Return what is going on, without waiting."""
+        session = self._session
+        keeping = session.keeping if session is not None else None
+        return SessionInfo(
+            project=self.project,
+            state="asleep" if session is None else "busy" if self._doing else "idle",
+            step=self._step,
+            code=self._doing[:_CODE_SHOWN],
+            since_seconds=time.monotonic() - self._since if self._doing else 0.0,
+            waiting=self._waiting,
+            used_at=self.used_at,
+            memory_bytes=self._memory_bytes,
+            kept_step=keeping.number if keeping is not None else self._step,
+            problem=keeping.problem if keeping is not None else "",
+        )
+
+    @property
+    def awake(self) -> bool:
+        """Whether it has a guest."""
+        return self._session is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is at work, or waits."""
+        return self._line.locked() or self._waiting > 0
+
+    @property
+    def claimed(self) -> Claim | None:
+        """What of the project is ours on disk; None for a session in memory only."""
+        return self._claim
+
+    async def usage(self) -> Usage | None:
+        """Return what its guest uses; None while it is asleep."""
+        if self._session is None:
+            return None
+        try:
+            usage = await self._session.usage()
+        except ProcessEnded:
+            return None
+        self._memory_bytes = usage.memory_bytes
+        return usage
+
+    # ---- steps
+
+    async def run(self, code: str, *, on_output: OnOutput | None = None) -> CellResult:
+        """Run one cell. Whatever happened to the session before, its variables are there."""
+        async with self._turn(code) as session:
+            step = session.next_step
+            whole = None if self._claim is None else _Whole(self._claim.outputs.begin(step), on_output)
+            self._begin_entry("cell", step, code=code)
+            try:
+                result = await session.run(code, on_output=whole.take if whole else on_output)
+            except SessionEnded as ended:
+                result = CellResult(step, error=CellError("SessionLost", str(ended)), lost=True)
+            except BaseException:
+                if whole is not None:
+                    whole.discard()
+                raise
+            self._step = max(self._step, step)
+            result = await self._finish(session, result, whole)
+            await self._record("ran", step, **_facts(result))
+            return replace(result, notes=self._take_notes())
+
+    async def _finish(self, session: Session, result: CellResult, whole: _Whole | None) -> CellResult:
+        if result.lost:
+            self._why_ended = result.error.message if result.error else "its guest is gone"
+            result = replace(result, error=self._explain(result.error))
+        elif self._care.durable and not await session.kept() and session.over:
+            result = replace(result, lost=True, error=CellError("CellKilled", _ENDED_BEFORE_WRITTEN))
+        if whole is None:
+            return result
+        kept = await whole.end(is_long=result.left_out > 0)
+        self._notes += whole.problems
+        return replace(result, output_id=kept)
+
+    def _explain(self, error: CellError | None) -> CellError | None:
+        """Say of a cell that took its guest along that the state before it comes back."""
+        if error is None or self._claim is None:
+            return error
+        reason = error.message.replace("The session and its variables are lost: ", "")
+        back = "What was there before this cell comes back with the next one; nothing that this cell did is kept."
+        return replace(error, name="CellKilled", message=f"{reason} {back}")
+
+    async def variables(self) -> list[Variable]:
+        """Return what variables there are. A running cell is not waited for."""
+        if self._session is not None and not self._session.over:
+            return await self._session.variables()
+        async with self._turn("(list the variables)") as session:
+            return await session.variables()
+
+    async def get(self, name: str, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+        """Return the value of a variable."""
+        async with self._turn(f"(read {name})") as session:
+            return await session.get(name, max_bytes=max_bytes)
+
+    async def set(self, name: str, value: Any) -> tuple[str, ...]:
+        """Set a variable to text, bytes or plain data; return what there is to say."""
+        return await self._change("set", name, lambda session: session.set(name, value))
+
+    async def load(
+        self,
+        name: str,
+        paths: Path | Sequence[Path],
+        *,
+        form: Literal["text", "bytes"] = "text",
+        append: bool = False,
+    ) -> int:
+        """Have the guest read files into a variable; return its length in characters or bytes.
+
+        One path gives one text. Several give a dictionary with a part for each file, by its path
+        within the project. With `append` they are added to what the variable holds.
+        """
+        length = 0
+
+        async def load(session: Session) -> None:
+            nonlocal length
+            length = await session.load(name, paths, form=form, append=append, within=self.project.folder)
+
+        told = [str(paths)] if isinstance(paths, Path) else [str(path) for path in paths]
+        self._notes += await self._change(
+            "load", name, load, files=told[:100], count=len(told), length=lambda: length
+        )
+        return length
+
+    async def delete(self, name: str) -> tuple[str, ...]:
+        """Delete a variable; return what there is to say."""
+        return await self._change("delete", name, lambda session: session.delete(name))
+
+    async def _change(
+        self, kind: str, name: str, act: Callable[[Session], Awaitable[None]], **facts: Any
+    ) -> tuple[str, ...]:
+        async with self._turn(f"({kind} {name})") as session:
+            step = session.next_step
+            await act(session)
+            self._step = max(self._step, step)
+            if self._care.durable:
+                await session.kept()
+            told = {key: fact() if callable(fact) else fact for key, fact in facts.items()}
+            await self._record(kind, step, name=name, **told)
+            return self._take_notes()
+
+    async def interrupt(self) -> bool:
+        """Interrupt the running cell; return False if none runs. The session keeps its variables."""
+        return self._session is not None and await self._session.interrupt()
+
+    @asynccontextmanager
+    async def _turn(self, doing: str) -> AsyncGenerator[Session, None]:
+        """Wait in line, and lend the session awake."""
+        self._waiting += 1
+        try:
+            await self._line.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            self._doing, self._since = doing, time.monotonic()
+            yield await self._wake()
+        finally:
+            self._doing = ""
+            self.used_at = time.monotonic()
+            self._line.release()
+
+    def _take_notes(self) -> tuple[str, ...]:
+        keeping = self._session.keeping if self._session is not None else None
+        if keeping is not None:
+            if keeping.problem != self._told_problem:
+                self._told_problem = keeping.problem
+                self._notes.append(
+                    f"The state could not be written down: {keeping.problem}. The session goes on in memory; what "
+                    f"is on disk is its state after step {keeping.number}."
+                    if keeping.problem
+                    else "The state is written down again."
+                )
+        notes, self._notes = tuple(self._notes), []
+        return notes
+
+    # ---- records
+
+    def _begin_entry(self, kind: str, step: int, **facts: Any) -> None:
+        """Write an entry without waiting for it: what is awaited later comes after it in line."""
+        if self._claim is not None:
+            self._tasks.start_soon(lambda: self._record(kind, step, **facts))
+
+    async def _record(self, kind: str, step: int | None, **facts: Any) -> None:
+        if self._claim is None:
+            return
+        journal, durable = self._claim.journal, self._care.durable and kind != "cell"
+
+        def append() -> None:
+            journal.append(kind, cell=step, durable=durable, **facts)
+
+        try:
+            await anyio.to_thread.run_sync(append, limiter=self._writing)
+            self._journal_problem = ""
+        except JournalUnwritable as problem:
+            if not self._journal_problem:
+                self._notes.append(str(problem))
+            self._journal_problem = str(problem)
+
+    async def _call(self, name: str, payload: Any) -> Any:
+        """Ask who answers, and record question and answer."""
+        assert self._answer is not None
+        await self._record("call", self._step + 1, name=name, payload=payload)
+        try:
+            answer = await self._answer(name, payload)
+        except Exception as problem:
+            await self._record(
+                "answer", self._step + 1, name=name, problem=f"{type(problem).__name__}: {problem}"
+            )
+            raise
+        await self._record("answer", self._step + 1, name=name, answer=answer)
+        return answer
+
+    # ---- waking and sleeping
+
+    async def _wake(self) -> Session:
+        if self._session is not None and not self._session.over:
+            return self._session
+        if self._session is not None:
+            self._why_ended = self._why_ended or "its guest is gone"
+            await self._lay_down()
+        await self._places.make_place(self)
+        if self._claim is None:
+            return await self._start(None)
+        found = await anyio.to_thread.run_sync(_look, self._claim)
+        session = await self._start(found)
+        if found.kept is not None:
+            session = await self._bring_back(session, found, found.kept)
+        self._tell_of_lost_steps(found)
+        self._step = max(self._step, found.after)
+        self._why_ended = ""
+        return session
+
+    async def _start(self, found: _Found | None) -> Session:
+        keep = None
+        if self._claim is not None and found is not None:
+            keep = Keep(
+                self._keepers,
+                self._claim.places.state,
+                most_bytes=self._care.state_bytes,
+                durable=self._care.durable,
+                lock=self._claim.lock.fileno(),
+                after=found.after,
+            )
+        self._put_down, self._asleep = anyio.Event(), anyio.Event()
+        session: Session = await self._tasks.start(self._be_awake, keep)
+        return session
+
+    async def _be_awake(self, keep: Keep | None, *, task_status: anyio.abc.TaskStatus[Session]) -> None:
+        """Hold a guest until it is to be put down."""
+        started = False
+        try:
+            async with open_session(
+                self._sandbox,
+                project=self.project.folder,
+                limits=self._care.limits,
+                policy=self._care.policy,
+                answer=self._call if self._answer is not None else None,
+                shown_characters=self._care.shown_characters,
+                keep=keep,
+            ) as session:
+                self._session, started = session, True
+                task_status.started(session)
+                await self._put_down.wait()
+        except Exception:
+            if not started:
+                raise
+            _log.exception("A session of %s did not end as it should.", self.project.key)
+        finally:
+            self._session = None
+            self._asleep.set()
+
+    async def _bring_back(self, session: Session, found: _Found, kept: Kept) -> Session:
+        assert self._claim is not None
+        folder, why = self._claim.places.state, ""
+        for _ in range(_TRIES):
+            try:
+                restored = await session.restore(kept, folder)
+            except (
+                SessionEnded
+            ) as ended:  # by what it reads, or by chance; so it is tried again before it is given up
+                why = ended.reason
+                await self._lay_down()
+                session = await self._start(found)
+            else:
+                self._note_restored(kept, restored, found)
+                lost = [str(each) for each in restored.lost]
+                await self._record("restored", kept.number, variables=len(restored.names), lost=lost)
+                return session
+        await anyio.to_thread.run_sync(_put_aside, folder, kept.number)
+        self._notes.append(
+            f"The state after step {kept.number} could not be read back ({why}). It was put aside, under another "
+            f"name in {folder}."
+        )
+        again = await anyio.to_thread.run_sync(_look, self._claim)
+        return session if again.kept is None else await self._bring_back(session, again, again.kept)
+
+    def _note_restored(self, kept: Kept, restored: Restored, found: _Found) -> None:
+        lost = [each for each in restored.lost if str(each) not in self._known_lost]
+        self._known_lost = {str(each) for each in restored.lost}
+        if self._why_ended:
+            self._notes.append(f"The session ended and is back with its state after step {kept.number}.")
+        elif not self._step:
+            count = len(restored.names)
+            self._notes.append(
+                f"The session is back from disk with its state after step {kept.number}: "
+                f"{count} variable{'' if count == 1 else 's'}."
+            )
+        if lost:
+            self._notes.append(_could_not_be_kept(lost))
+        self._notes += restored.notes
+        self._notes += found.notes
+
+    def _tell_of_lost_steps(self, found: _Found) -> None:
+        """Say which steps had an answer, and are not in the state that came back."""
+        number = found.kept.number if found.kept is not None else 0
+        steps = [step for step in found.answered if step > number]
+        if steps:
+            which = ", ".join(map(str, steps[:_MOST_NAMED])) + (" ..." if len(steps) > _MOST_NAMED else "")
+            self._notes.append(
+                f"What step {which} did is lost: the session ended before it was written down."
+            )
+        if found.begun:
+            self._notes.append(
+                f"Step {found.begun} was at work when the server ended; nothing that it did to the variables is kept."
+            )
+
+    async def sleep(self) -> bool:
+        """Put the session to sleep on disk, if nothing is lost by it; return whether it sleeps."""
+        async with self._line:
+            session = self._session
+            if session is None:
+                return True
+            if self._claim is None or not (session.over or await session.kept()):
+                return False
+            if session.keeping is not None:
+                self._known_lost = {str(each) for each in lost_of(session.keeping.lost)} & self._known_lost
+            await self._lay_down()
+            await self._record("slept", None, after=self._step)
+            return True
+
+    async def close(self) -> None:
+        """Put the session to sleep as far as that can be, and let go of its project."""
+        async with self._line:
+            if self._session is not None:
+                if not self._session.over:
+                    await self._session.kept(seconds=5)
+                await self._lay_down()
+            if self._claim is not None:
+                claim, self._claim = self._claim, None
+                await anyio.to_thread.run_sync(claim.release)
+
+    async def reset(self) -> None:
+        """Forget all variables and what is kept of them. The journal stays."""
+        async with self._line:
+            if self._session is not None:
+                await self._lay_down()
+            if self._claim is not None:
+                await anyio.to_thread.run_sync(_forget_state, self._claim.places.state)
+                await self._record("reset", self._step)
+            self._why_ended = ""
+            self._known_lost = set()
+
+    async def _lay_down(self) -> None:
+        with anyio.CancelScope(shield=True):
+            self._put_down.set()
+            await self._asleep.wait()
+
+
+class _Whole:
+    """The whole output of a cell, of which the answer shows a part."""
+
+    def __init__(self, writer: OutputWriter, on_output: OnOutput | None) -> None:
+        self.problems: list[str] = []
+        self._writer: OutputWriter | None = writer
+        self._on_output = on_output
+        self._held: list[str] = []
+        self._size = 0
+
+    async def take(self, stream: str, text: str) -> None:
+        """Take in a piece, and pass it on."""
+        self._held.append(text)
+        self._size += len(text)
+        if self._size >= _FLUSH_CHARACTERS:
+            await self._flush()
+        if self._on_output is not None:
+            await self._on_output(stream, text)
+
+    async def _flush(self) -> None:
+        text, self._held, self._size = "".join(self._held), [], 0
+        if self._writer is not None and text:
+            try:
+                await anyio.to_thread.run_sync(self._writer.write, text)
+            except OutputsFull as problem:
+                self.problems.append(str(problem))
+                self._writer = None
+
+    async def end(self, *, is_long: bool) -> str | None:
+        """Keep the whole if the answer showed only a part; return its id."""
+        if not is_long or self._writer is None:
+            self.discard()
+            return None
+        await self._flush()
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return None
+        try:
+            return await anyio.to_thread.run_sync(writer.keep)
+        except OutputsFull as problem:
+            self.problems.append(str(problem))
+            return None
+
+    def discard(self) -> None:
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is on disk of a session that is to be woken."""
+
+    kept: Kept | None
+    after: int  # the highest number of a step that was ever begun
+    answered: tuple[int, ...] = ()  # steps after the snapshot that were answered, ascending
+    begun: int = 0  # a cell that was begun and never ended, and none after it
+    notes: tuple[str, ...] = ()
+
+
+def _look(claim: Claim) -> _Found:
+    """Choose the snapshot to go on from: the newest of a step that was answered."""
+    folder = claim.places.state
+    answered, begun = _last_step(claim, *_STEP_KINDS), _last_step(claim, "cell")
+    numbers = files.numbers(folder)
+    kept, notes = _choose(folder, [number for number in numbers if number <= answered] or numbers)
+    for number in numbers:
+        if kept is not None and number > kept.number:
+            files.state_file(folder, number).unlink(missing_ok=True)  # its step was never answered
+    after = max([answered, begun, *numbers])
+    later = tuple(_steps_after(claim, kept.number if kept else 0))
+    return _Found(kept, after, later, begun if begun > answered else 0, tuple(notes))
+
+
+def _last_step(claim: Claim, *kinds: str) -> int:
+    entries = claim.journal.entries(kind=kinds, newest_first=True, limit=1).entries
+    return max((_step_of(entry) for entry in entries), default=0)
+
+
+def _steps_after(claim: Claim, number: int) -> list[int]:
+    """Return the steps after that one which were answered."""
+    entries = claim.journal.entries(kind=_STEP_KINDS[:4], newest_first=True, limit=_MOST_LOST).entries
+    done = [entry for entry in entries if not entry.get("lost")]  # else its answer said that nothing is kept
+    return sorted({_step_of(entry) for entry in done if _step_of(entry) > number})
+
+
+def _step_of(entry: Entry) -> int:
+    step = entry.get("cell")
+    return step if isinstance(step, int) else 0
+
+
+def _choose(folder: Path, numbers: Sequence[int]) -> tuple[Kept | None, list[str]]:
+    """Return the first snapshot that is whole, and what there is to say of those before it."""
+    notes: list[str] = []
+    for number in numbers:
+        try:
+            return files.read(folder, number), notes
+        except Damaged as problem:
+            notes.append(f"The state after step {number} is damaged ({problem}) and was put aside.")
+            _put_aside(folder, number)
+    return None, notes
+
+
+def _put_aside(folder: Path, number: int) -> None:
+    path = files.state_file(folder, number)
+    with suppress(OSError):
+        path.rename(path.with_suffix(".damaged"))
+
+
+def _forget_state(folder: Path) -> None:
+    for number in files.numbers(folder):
+        files.state_file(folder, number).unlink(missing_ok=True)
+    for blob in (folder / "blobs").glob("*/*"):
+        blob.unlink(missing_ok=True)
+
+
+def _could_not_be_kept(lost: Sequence[Lost]) -> str:
+    named = "; ".join(map(str, lost[:_MOST_NAMED]))
+    more = f"; and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+    return f"Not kept: {named}{more}."
+
+
+def _facts(result: CellResult) -> dict[str, Any]:
+    """Return what the journal says of a cell that is over."""
+    error = None if result.error is None else {"name": result.error.name, "message": result.error.message}
+    facts: dict[str, Any] = {
+        "seconds": round(result.duration_seconds, 6),
+        "output": result.output,
+        "output_characters": result.output_characters,
+        "value": result.value,
+        "error": error,
+        "limit": result.error.limit if result.error else None,
+        "changed": list(result.changed),
+        "removed": list(result.removed),
+        "displays": [shown.mime for shown in result.displays],
+        "output_id": result.output_id,
+        "lost": result.lost,
+    }
+    return {key: fact for key, fact in facts.items() if fact not in (None, [], "", 0, False)}

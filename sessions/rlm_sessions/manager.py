@@ -1,0 +1,234 @@
+"""The sessions of all projects: found by project, as many awake as the machine should bear.
+
+A caller asks a *host* for the session of a project and does not know where it runs. `Manager` is the
+host in this process; another kind of host can put sessions on other machines.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from rlm_sandboxes import Sandbox
+
+from .claims import Claim, claim
+from .errors import AllBusy
+from .keeping.keepers import Keepers, open_keepers
+from .lasting import Care, ProjectSession, SessionInfo
+from .locks import LockUnusable
+from .places import Kept, PlaceError, Places
+from .projects import Project
+from .session import Answer
+
+_log = logging.getLogger(__name__)
+_LONGEST_LOOK_SECONDS = 5.0
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Household:
+    """How many sessions may be awake, for how long, and how much may be kept of all of them."""
+
+    awake: int = 64
+    memory_bytes: int = 8 * 1024 * _MIB
+    idle_seconds: float = 1800.0
+    kept_bytes: int = 20 * 1024 * _MIB
+
+
+class SessionHost(Protocol):
+    """Who has sessions. Nothing of its callers depends on a session being in their process."""
+
+    async def session(self, project: Project) -> ProjectSession:
+        """Return the session of a project, which is made if there is none."""
+        ...
+
+    def sessions(self) -> list[SessionInfo]:
+        """Return what is going on in the sessions that are open."""
+        ...
+
+    async def close(self, project: Project) -> bool:
+        """Put a session to sleep and let go of its project; return False if it was not open."""
+        ...
+
+
+class Manager:
+    """The sessions of this process. `open_manager` makes one."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        places: Places,
+        keepers: Keepers,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        care: Care,
+        household: Household,
+        answer: Answer | None,
+    ) -> None:
+        self.places = places
+        self.care = care
+        self._sandbox = sandbox
+        self._keepers = keepers
+        self._tasks = tasks
+        self._household = household
+        self._answer = answer
+        self._sessions: dict[str, ProjectSession] = {}
+        self._opening = anyio.Lock()
+        self._placing = anyio.Lock()
+
+    # ---- finding
+
+    async def session(self, project: Project) -> ProjectSession:
+        """Return the session of a project. It is asleep until its first step.
+
+        If another server has the project, it is a copy under a name of its own, which its first
+        answer tells. Where nothing can be kept it is in memory only, and says so.
+        """
+        found = self._sessions.get(project.key)
+        if found is not None:
+            return found
+        async with self._opening:
+            found = self._sessions.get(project.key)
+            if found is None:
+                found = self._sessions[project.key] = await self._open(project)
+        return found
+
+    async def _open(self, project: Project) -> ProjectSession:
+        claimed: Claim | None = None
+        try:
+            claimed = await anyio.to_thread.run_sync(claim, self.places, project)
+            project, note = replace(project, key=claimed.project.key, name=claimed.project.name), claimed.note
+        except (PlaceError, LockUnusable, OSError) as problem:
+            note = f"Nothing of this session is kept: {problem}"
+        return ProjectSession(
+            project,
+            claimed,
+            sandbox=self._sandbox,
+            keepers=self._keepers,
+            care=self.care,
+            answer=self._answer,
+            tasks=self._tasks,
+            places=self,
+            note=note,
+        )
+
+    def sessions(self) -> list[SessionInfo]:
+        """Return what is going on in the sessions that are open, the last used first."""
+        found = [session.info() for session in self._sessions.values()]
+        return sorted(found, key=lambda info: -info.used_at)
+
+    async def kept(self) -> list[Kept]:
+        """Return all projects of which something is kept on disk, open or not."""
+        return await anyio.to_thread.run_sync(self.places.kept)
+
+    async def close(self, project: Project) -> bool:
+        """Put the session of a project to sleep and let go of it; return False if it was not open."""
+        session = self._sessions.pop(project.key, None)
+        if session is None:
+            return False
+        await session.close()
+        return True
+
+    async def purge(self, project: Project) -> int:
+        """Remove everything that is kept of a project; return how many bytes that freed.
+
+        Raise `ProjectInUse` if another server has it open.
+        """
+        await self.close(project)
+        return await anyio.to_thread.run_sync(self.places.purge, project.key)
+
+    # ---- the household
+
+    async def make_place(self, session: ProjectSession) -> None:
+        """Put the least recently used session to sleep if too many are awake. Raise `AllBusy` if none can be."""
+        async with self._placing:
+            awake = [other for other in self._others(session) if other.awake]
+            while len(awake) >= self._household.awake:
+                if not await self._put_one_to_sleep(awake):
+                    raise AllBusy(self._household.awake, [str(other.info()) for other in awake])
+                awake = [other for other in self._others(session) if other.awake]
+
+    def _others(self, session: ProjectSession) -> list[ProjectSession]:
+        return [other for other in self._sessions.values() if other is not session]
+
+    async def _put_one_to_sleep(self, awake: Sequence[ProjectSession]) -> bool:
+        for session in sorted(awake, key=lambda session: session.used_at):
+            if not session.busy and await session.sleep():
+                return True
+        return False
+
+    async def tend(self) -> None:
+        """Put sessions to sleep that were idle for long, or while all together take too much memory."""
+        every = min(_LONGEST_LOOK_SECONDS, max(0.05, self._household.idle_seconds / 4))
+        while True:
+            await anyio.sleep(every)
+            try:
+                await self._tend_once()
+            except Exception:
+                _log.exception("The sessions could not be looked after.")
+
+    async def _tend_once(self) -> None:
+        idle_since = time.monotonic() - self._household.idle_seconds
+        for session in list(self._sessions.values()):
+            if session.awake and not session.busy and session.used_at < idle_since:
+                await session.sleep()
+        awake = [session for session in self._sessions.values() if session.awake]
+        used = 0
+        for session in awake:
+            usage = await session.usage()
+            used += usage.memory_bytes if usage is not None else 0
+        if used > self._household.memory_bytes:
+            await self._put_one_to_sleep(awake)
+
+    async def make_room(self) -> None:
+        """Remove what is kept of projects that nobody used for long, or beyond the quota."""
+        keep = list(self._sessions)
+        await anyio.to_thread.run_sync(self.places.make_room, self._household.kept_bytes, keep)
+
+    async def close_all(self) -> None:
+        """Put everything to sleep and let go of it."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        async with anyio.create_task_group() as tasks:
+            for session in sessions:
+                tasks.start_soon(session.close)
+
+
+@asynccontextmanager
+async def open_manager(
+    sandbox: Sandbox,
+    places: Places,
+    *,
+    care: Care | None = None,
+    household: Household | None = None,
+    answer: Answer | None = None,
+) -> AsyncGenerator[Manager, None]:
+    """Open the sessions that are kept in `places`; at the end they are put to sleep."""
+    stack = AsyncExitStack()
+    keepers = await stack.enter_async_context(open_keepers())
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    manager = Manager(
+        sandbox,
+        places,
+        keepers,
+        tasks,
+        care=care or Care(),
+        household=household or Household(),
+        answer=answer,
+    )
+    tasks.start_soon(manager.tend)
+    tasks.start_soon(manager.make_room)
+    try:
+        yield manager
+    finally:
+        with anyio.CancelScope(shield=True):
+            await manager.close_all()
+        tasks.cancel_scope.cancel()
+        await stack.aclose()  # and not around the caller's block, whose errors are its own

@@ -1,0 +1,1 @@
+"""Killing everything at random moments, and looking at what is there afterwards."""

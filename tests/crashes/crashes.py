@@ -1,0 +1,263 @@
+"""Runs cells in a server, kills something at a random moment, and compares what comes back with what was answered.
+
+Each cell counts up, in several variables that must agree, so a state that is torn, old or of a step that
+was never answered is seen at once. What may be killed, and what must hold afterwards:
+
+    server, zygote, keeper     the state is that of the last cell that was answered
+    guest, guard               the same, or that before it, and then the session says which cell was lost;
+                               with `durable`, never that before it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+VICTIMS = ("server", "zygote", "keeper", "guest", "guard")
+FIRST = "n = 0; log = []; alias = log; table = {}"
+STEP = "n += 1; log.append(n); table[n % 7] = n; n"
+HEAVY = "import array; bulk = array.array('q', [n]) * 400_000; big = str(n) * 300_000; n"
+LOOK = "(n, len(log), log[-1] if log else 0, alias is log, max(table.values(), default=0))"
+_ANOTHER_KEEPER_SECONDS = 0.7
+
+
+class Wrong(AssertionError):
+    """What came back is not what it must be."""
+
+
+@dataclass
+class Crashes:
+    """One project, and how often what was killed. `round` is one kill and one look."""
+
+    root: Path
+    durable: bool
+    seed: int
+    heavy: bool = False
+    kills: Counter[str] = field(default_factory=Counter[str])
+    lost: int = 0
+    _answered: int = 0
+    _server: subprocess.Popen[str] | None = None
+    _before: object = None
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(self.seed)
+
+    def begin(self) -> None:
+        """Start with fresh variables."""
+        self._start()
+        self._ask(FIRST)
+
+    def end(self) -> None:
+        """End the server as its user would."""
+        if self._server is not None:
+            assert self._server.stdin is not None
+            self._server.stdin.close()
+            self._server.wait(60)
+            self._close()
+
+    def round(self, victim: str) -> None:
+        """Run some cells, kill `victim` at a random moment, and look at what is there."""
+        for _ in range(self._chance.randrange(4)):
+            self._count()
+        if self.heavy and self._chance.random() < 0.3:
+            self._ask(HEAVY)
+        in_flight = self._chance.random() < 0.6
+        if in_flight:
+            self._send(STEP)
+        time.sleep(self._chance.choice((0, 0, 0.0003, 0.001, 0.003, 0.01, 0.05)) * self._chance.random())
+        self._kill(victim)
+        self.kills[victim] += 1
+        answered_late = self._settle(victim) if in_flight else False
+        self._look(victim, in_flight=in_flight, answered_late=answered_late)
+        if victim == "keeper":
+            time.sleep(_ANOTHER_KEEPER_SECONDS)  # with nobody to write, the next kill may cost a state
+
+    # ---- the server
+
+    def _start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.crashes.server",
+            str(self.root),
+            "durable" if self.durable else "-",
+        ]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def _close(self) -> None:
+        assert self._server is not None
+        for end in (self._server.stdin, self._server.stdout):
+            if end is not None:
+                try:
+                    end.close()
+                except BrokenPipeError:
+                    pass
+        self._server = None
+
+    def _send(self, code: str) -> None:
+        assert self._server is not None
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(code) + "\n")
+        self._server.stdin.flush()
+
+    def _hear(self) -> dict[str, object] | None:
+        assert self._server is not None
+        assert self._server.stdout is not None
+        line = self._server.stdout.readline()
+        return json.loads(line) if line.endswith("\n") else None
+
+    def _ask(self, code: str) -> dict[str, object]:
+        self._send(code)
+        answer = self._hear()
+        if answer is None or answer["error"]:
+            raise Wrong(f"{code!r} was answered {answer}, and before that {self._before}")
+        return answer
+
+    def _ask_again_if_killed(self, code: str) -> dict[str, object]:
+        """Ask; a guest that was killed a moment ago may take the first try along."""
+        self._send(code)
+        answer = self._hear()
+        self._before = answer
+        return answer if answer is not None and not answer["error"] else self._ask(code)
+
+    def _count(self) -> None:
+        answer = self._ask(STEP)
+        self._answered += 1
+        if answer["value"] != str(self._answered):
+            raise Wrong(f"the count is {answer['value']} after {self._answered} answers")
+
+    # ---- killing
+
+    def _kill(self, victim: str) -> None:
+        assert self._server is not None
+        pid = self._server.pid if victim == "server" else self._find(victim)
+        guest = self._find("guest") if victim in ("guest", "guard") else None
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        while guest is not None and _runs(guest):
+            time.sleep(0.0005)
+
+    def _find(self, victim: str) -> int | None:
+        """Return the newest process of that kind, told apart by how many process namespaces it is in."""
+        assert self._server is not None
+        below = _descendants(self._server.pid)
+        if victim == "keeper":
+            found = [pid for pid in below if b"rlm_sessions.keeping" in _command(pid)]
+        else:
+            found = [pid for pid in below if _kind(pid) == victim]
+        return max(found, default=None)
+
+    def _settle(self, victim: str) -> bool:
+        """Hear what became of the cell that was at work; return whether it was answered as done."""
+        answer = self._hear()
+        if answer is None:
+            return False
+        if answer["error"]:
+            if victim in ("zygote", "keeper"):
+                raise Wrong(f"killing the {victim} cost a cell: {answer}")
+            return False
+        self._answered += 1
+        if answer["value"] != str(self._answered):
+            raise Wrong(f"the count is {answer['value']} after {self._answered} answers")
+        return True
+
+    # ---- looking
+
+    def _look(self, victim: str, *, in_flight: bool, answered_late: bool) -> None:
+        assert self._server is not None
+        if victim == "server":
+            self._server.wait()
+            self._close()
+            self._start()
+        answer = self._ask_again_if_killed(LOOK) if victim in ("guest", "guard") else self._ask(LOOK)
+        n, length, last, same, highest = json.loads(
+            str(answer["value"])
+            .replace("(", "[")
+            .replace(")", "]")
+            .replace("True", "1")
+            .replace("False", "0")
+        )
+        if not n == length == last or not same or (n and highest != n):
+            raise Wrong(f"the state is torn: {answer}")
+        if victim == "server" and in_flight and not answered_late and n == self._answered + 1:
+            # It was written down as answered in the very moment in which the server was killed.
+            if self._last_recorded() != n:
+                raise Wrong(f"the state is {n}, which was never answered: {answer}")
+            self._answered = n
+        if n == self._answered:
+            return
+        may_lose = victim in ("guest", "guard") and not self.durable
+        if not may_lose or n < self._answered - 1:
+            raise Wrong(
+                f"after killing the {victim} the state is {n}, and {self._answered} was answered: {answer}"
+            )
+        if not any("is lost" in str(note) for note in _list(answer["notes"])):
+            raise Wrong(f"a cell was lost and nothing says so: {answer}")
+        self.lost += 1
+        self._answered = n
+
+    def _last_recorded(self) -> int:
+        """Return the last count that the journal has as answered."""
+        found = 0
+        for path in sorted(self.root.glob("projects/crashes-*/journal/*.jsonl")):
+            for line in path.read_text().splitlines():
+                entry = json.loads(line)
+                if entry["kind"] == "ran" and str(entry.get("value", "")).isdigit():
+                    found = int(entry["value"])
+        return found
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:  # noqa: PTH123
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    children = _children(pid)
+    return [*children, *(below for child in children for below in _descendants(child))]
+
+
+def _kind(pid: int) -> str:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+    numbers = status.partition("NSpid:")[2].partition("\n")[0].split()[-3:]
+    if len(numbers) == 3:
+        return "guest" if numbers[2] == "1" else "copy"
+    return "guard" if len(numbers) == 2 and numbers[1] == "1" else "zygote" if len(numbers) == 2 else ""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
