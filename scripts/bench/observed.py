@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,17 @@ class ObservedProcess:
     def pid(self) -> int:
         """The number of a process of the local sandbox, as this machine sees it."""
         return int(getattr(self._inner, "_seen")[0])  # noqa: B009 - nobody but a benchmark asks for it
+
+    @property
+    def side_channel(self) -> socket.socket | None:
+        return self._inner.side_channel
+
+    @property
+    def copies(self) -> bool:
+        return self._inner.copies
+
+    def let_copy(self) -> None:
+        self._inner.let_copy()
 
     @property
     def isolation(self) -> Isolation:

@@ -92,7 +92,7 @@ async def _load(sandbox: Sandbox, path: Path) -> _Loaded:
         before = process.bytes_on_wire
         with _watching(process.pid) as watched:
             began = time.perf_counter()
-            length = await session.load("text", path)
+            length = (await session.load("text", path)).length
             seconds = time.perf_counter() - began
         sent = process.bytes_on_wire - before
         result = await session.run("len(text)")

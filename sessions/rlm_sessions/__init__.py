@@ -1,6 +1,14 @@
 """Sessions: a Python REPL in a sandbox for each project, with variables that stay."""
 
-from .errors import AllBusy, SessionEnded, SessionError, TooWeak, VariableError, VariableNotFound
+from .errors import (
+    AllBusy,
+    FilesNotFound,
+    SessionEnded,
+    SessionError,
+    TooWeak,
+    VariableError,
+    VariableNotFound,
+)
 from .journal import Journal, JournalUnwritable
 from .journal import Page as JournalPage
 from .lasting import Care, ProjectSession, SessionInfo
@@ -12,7 +20,7 @@ from .outputs import Kept as KeptOutput
 from .places import Kept as KeptProject
 from .places import PlaceError, Places, ProjectInUse, default_root
 from .projects import Project, ProjectError, identify
-from .results import CellError, CellResult, Display, Lost, Restored, Value, Variable
+from .results import CellError, CellResult, Display, Loaded, LoadedFile, Lost, Restored, Value, Variable
 from .session import Answer, Policy, Session, guest_program, open_session
 
 __all__ = [
@@ -23,12 +31,15 @@ __all__ = [
     "CellResult",
     "Chunk",
     "Display",
+    "FilesNotFound",
     "Household",
     "Journal",
     "JournalPage",
     "JournalUnwritable",
     "KeptOutput",
     "KeptProject",
+    "Loaded",
+    "LoadedFile",
     "LockUnusable",
     "Lost",
     "Manager",

@@ -5,6 +5,7 @@ SessionError
 ├── VariableError           a variable could not be read, set or deleted
 │   └── VariableNotFound    there is no variable of that name
 ├── TooWeak                 what holds here is too little for code that nobody has read
+├── FilesNotFound           a pattern for files that means none, or too many
 ├── AllBusy                 no more sessions can be awake, and none can be put to sleep
 ├── ProjectError            what was given cannot be a project (projects.py)
 ├── PlaceError              a place on the disk cannot be used (places.py)
@@ -44,6 +45,14 @@ class VariableNotFound(VariableError):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "NameError", "there is no variable of this name")
+
+
+class FilesNotFound(SessionError):
+    """A pattern for files that means none, or too many."""
+
+    def __init__(self, pattern: str, why: str) -> None:
+        self.pattern = pattern
+        super().__init__(f"No files can be loaded for {pattern!r}: {why}. Nothing was changed.")
 
 
 class AllBusy(SessionError):

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,27 +22,25 @@ from rlm_sandboxes import Limits, ProcessEnded, Sandbox, Usage
 
 from .claims import Claim
 from .errors import SessionEnded
+from .files_named import matching
+from .found import Found, forget_state, look, put_aside
 from .journal import JournalUnwritable
-from .journal_entries import Entry
-from .keeping import files
-from .keeping.files import Damaged, Kept
+from .keeping.files import Kept
 from .keeping.keepers import Keepers
-from .outputs import OutputsFull, OutputWriter
 from .projects import Project
-from .results import CellError, CellResult, Lost, Restored, Value, Variable, lost_of
+from .results import CellError, CellResult, Loaded, Lost, Restored, Value, Variable, lost_of
+from .scribe import Scribe
 from .session import MAX_VALUE_BYTES, Answer, Keep, OnOutput, Policy, Session, open_session
+from .whole_outputs import WholeOutput
 
 _log = logging.getLogger(__name__)
-_STEP_KINDS = ("ran", "set", "load", "delete", "restored", "copied")
 _CODE_SHOWN = 200
-_MOST_NAMED = 20
+_MOST_NAMED, _MOST_FILES_NAMED = 20, 200
 _TRIES = 3
 _ENDED_BEFORE_WRITTEN = (
     "The cell ran to its end, and then its guest ended before the state was written down. "
     "What was there before this cell comes back with the next one; nothing that this cell did is kept."
 )
-_MOST_LOST = 100
-_FLUSH_CHARACTERS = 64 * 1024
 
 State = Literal["asleep", "idle", "busy"]
 
@@ -51,7 +49,7 @@ State = Literal["asleep", "idle", "busy"]
 class Care:
     """How sessions are run and kept; the same for all of a manager."""
 
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     policy: Policy = "auto"
     durable: bool = False
     shown_characters: int = 20_000
@@ -105,6 +103,7 @@ class ProjectSession:
         answer: Answer | None,
         tasks: anyio.abc.TaskGroup,
         places: Places,
+        scribe: Scribe,
         note: str = "",
     ) -> None:
         self.project = project
@@ -115,6 +114,7 @@ class ProjectSession:
         self._answer = answer
         self._tasks = tasks
         self._places = places
+        self._scribe = scribe
         self._line = anyio.Lock()
         self._waiting = 0
         self._session: Session | None = None
@@ -126,8 +126,7 @@ class ProjectSession:
         self._why_ended = ""
         self._known_lost: set[str] = set()
         self._told_problem = ""
-        self._journal_problem = ""
-        self._writing = anyio.CapacityLimiter(1)  # entries are written in the order in which they are made
+        self._told_journal_problem = ""
         self._doing = ""
         self._since = 0.0
         self._memory_bytes = 0
@@ -184,7 +183,7 @@ class ProjectSession:
         """Run one cell. Whatever happened to the session before, its variables are there."""
         async with self._turn(code) as session:
             step = session.next_step
-            whole = None if self._claim is None else _Whole(self._claim.outputs.begin(step), on_output)
+            whole = None if self._claim is None else WholeOutput(self._claim.outputs, step, on_output)
             self._begin_entry("cell", step, code=code)
             try:
                 result = await session.run(code, on_output=whole.take if whole else on_output)
@@ -199,7 +198,7 @@ class ProjectSession:
             await self._record("ran", step, **_facts(result))
             return replace(result, notes=self._take_notes())
 
-    async def _finish(self, session: Session, result: CellResult, whole: _Whole | None) -> CellResult:
+    async def _finish(self, session: Session, result: CellResult, whole: WholeOutput | None) -> CellResult:
         if result.lost:
             self._why_ended = result.error.message if result.error else "its guest is gone"
             result = replace(result, error=self._explain(result.error))
@@ -208,8 +207,9 @@ class ProjectSession:
         if whole is None:
             return result
         kept = await whole.end(is_long=result.left_out > 0)
+        displays = await whole.keep_displays(result.displays)
         self._notes += whole.problems
-        return replace(result, output_id=kept)
+        return replace(result, output_id=kept, displays=displays)
 
     def _explain(self, error: CellError | None) -> CellError | None:
         """Say of a cell that took its guest along that the state before it comes back."""
@@ -233,48 +233,59 @@ class ProjectSession:
 
     async def set(self, name: str, value: Any) -> tuple[str, ...]:
         """Set a variable to text, bytes or plain data; return what there is to say."""
-        return await self._change("set", name, lambda session: session.set(name, value))
+
+        async def put(session: Session) -> dict[str, Any]:
+            await session.set(name, value)
+            return {"type": type(value).__name__}
+
+        return await self._change("set", name, put)
 
     async def load(
         self,
         name: str,
-        paths: Path | Sequence[Path],
+        paths: str | Path | Sequence[Path],
         *,
         form: Literal["text", "bytes"] = "text",
         append: bool = False,
-    ) -> int:
-        """Have the guest read files into a variable; return its length in characters or bytes.
+    ) -> Loaded:
+        """Have the guest read files into a variable; return what it holds then.
 
-        One path gives one text. Several give a dictionary with a part for each file, by its path
-        within the project. With `append` they are added to what the variable holds.
+        One path gives one text. Several, or a pattern such as "**/*.md" within the project's folder,
+        give a dictionary with a part for each file, by its path there. With `append` they are added to
+        what the variable holds.
         """
-        length = 0
+        loaded: list[Loaded] = []
+        found = await anyio.to_thread.run_sync(matching, self.project.folder, paths)
 
-        async def load(session: Session) -> None:
-            nonlocal length
-            length = await session.load(name, paths, form=form, append=append, within=self.project.folder)
+        async def load(session: Session) -> dict[str, Any]:
+            loaded.append(
+                await session.load(name, found, form=form, append=append, within=self.project.folder)
+            )
+            files = [[file.name, file.digest] for file in loaded[0].files]
+            return {"length": loaded[0].length, "count": len(files), "files": files[:_MOST_FILES_NAMED]}
 
-        told = [str(paths)] if isinstance(paths, Path) else [str(path) for path in paths]
-        self._notes += await self._change(
-            "load", name, load, files=told[:100], count=len(told), length=lambda: length
-        )
-        return length
+        self._notes += await self._change("load", name, load)
+        return loaded[0]
 
     async def delete(self, name: str) -> tuple[str, ...]:
         """Delete a variable; return what there is to say."""
-        return await self._change("delete", name, lambda session: session.delete(name))
+
+        async def delete(session: Session) -> dict[str, Any]:
+            await session.delete(name)
+            return {}
+
+        return await self._change("delete", name, delete)
 
     async def _change(
-        self, kind: str, name: str, act: Callable[[Session], Awaitable[None]], **facts: Any
+        self, kind: str, name: str, act: Callable[[Session], Awaitable[dict[str, Any]]]
     ) -> tuple[str, ...]:
         async with self._turn(f"({kind} {name})") as session:
             step = session.next_step
-            await act(session)
+            facts = await act(session)
             self._step = max(self._step, step)
             if self._care.durable:
                 await session.kept()
-            told = {key: fact() if callable(fact) else fact for key, fact in facts.items()}
-            await self._record(kind, step, name=name, **told)
+            await self._record(kind, step, name=name, **facts)
             return self._take_notes()
 
     async def interrupt(self) -> bool:
@@ -299,40 +310,44 @@ class ProjectSession:
 
     def _take_notes(self) -> tuple[str, ...]:
         keeping = self._session.keeping if self._session is not None else None
-        if keeping is not None:
-            if keeping.problem != self._told_problem:
-                self._told_problem = keeping.problem
-                self._notes.append(
-                    f"The state could not be written down: {keeping.problem}. The session goes on in memory; what "
-                    f"is on disk is its state after step {keeping.number}."
-                    if keeping.problem
-                    else "The state is written down again."
-                )
+        if keeping is not None and keeping.problem != self._told_problem:
+            self._told_problem = keeping.problem
+            self._notes.append(_of_writing(keeping.problem, keeping.number))
         notes, self._notes = tuple(self._notes), []
         return notes
 
     # ---- records
 
     def _begin_entry(self, kind: str, step: int, **facts: Any) -> None:
-        """Write an entry without waiting for it: what is awaited later comes after it in line."""
+        """Write an entry without waiting for it: what is waited for later comes after it in line."""
         if self._claim is not None:
-            self._tasks.start_soon(lambda: self._record(kind, step, **facts))
+            journal = self._claim.journal
+
+            def append() -> None:
+                with suppress(JournalUnwritable):  # the entry of its end fails too, and says so
+                    journal.append(kind, cell=step, **facts)
+
+            self._scribe.soon(append)
 
     async def _record(self, kind: str, step: int | None, **facts: Any) -> None:
         if self._claim is None:
             return
-        journal, durable = self._claim.journal, self._care.durable and kind != "cell"
+        journal, durable = self._claim.journal, self._care.durable
 
         def append() -> None:
             journal.append(kind, cell=step, durable=durable, **facts)
 
         try:
-            await anyio.to_thread.run_sync(append, limiter=self._writing)
-            self._journal_problem = ""
-        except JournalUnwritable as problem:
-            if not self._journal_problem:
-                self._notes.append(str(problem))
-            self._journal_problem = str(problem)
+            if durable:  # the disk may take its time, and others need not wait for that
+                await anyio.to_thread.run_sync(append)
+            else:
+                await self._scribe.now(append)
+            problem = ""
+        except JournalUnwritable as raised:
+            problem = str(raised)
+        if problem and not self._told_journal_problem:
+            self._notes.append(problem)
+        self._told_journal_problem = problem
 
     async def _call(self, name: str, payload: Any) -> Any:
         """Ask who answers, and record question and answer."""
@@ -359,7 +374,7 @@ class ProjectSession:
         await self._places.make_place(self)
         if self._claim is None:
             return await self._start(None)
-        found = await anyio.to_thread.run_sync(_look, self._claim)
+        found = await anyio.to_thread.run_sync(look, self._claim)
         session = await self._start(found)
         if found.kept is not None:
             session = await self._bring_back(session, found, found.kept)
@@ -368,7 +383,7 @@ class ProjectSession:
         self._why_ended = ""
         return session
 
-    async def _start(self, found: _Found | None) -> Session:
+    async def _start(self, found: Found | None) -> Session:
         keep = None
         if self._claim is not None and found is not None:
             keep = Keep(
@@ -407,7 +422,7 @@ class ProjectSession:
             self._session = None
             self._asleep.set()
 
-    async def _bring_back(self, session: Session, found: _Found, kept: Kept) -> Session:
+    async def _bring_back(self, session: Session, found: Found, kept: Kept) -> Session:
         assert self._claim is not None
         folder, why = self._claim.places.state, ""
         for _ in range(_TRIES):
@@ -424,15 +439,15 @@ class ProjectSession:
                 lost = [str(each) for each in restored.lost]
                 await self._record("restored", kept.number, variables=len(restored.names), lost=lost)
                 return session
-        await anyio.to_thread.run_sync(_put_aside, folder, kept.number)
+        await anyio.to_thread.run_sync(put_aside, folder, kept.number)
         self._notes.append(
             f"The state after step {kept.number} could not be read back ({why}). It was put aside, under another "
             f"name in {folder}."
         )
-        again = await anyio.to_thread.run_sync(_look, self._claim)
+        again = await anyio.to_thread.run_sync(look, self._claim)
         return session if again.kept is None else await self._bring_back(session, again, again.kept)
 
-    def _note_restored(self, kept: Kept, restored: Restored, found: _Found) -> None:
+    def _note_restored(self, kept: Kept, restored: Restored, found: Found) -> None:
         lost = [each for each in restored.lost if str(each) not in self._known_lost]
         self._known_lost = {str(each) for each in restored.lost}
         if self._why_ended:
@@ -448,7 +463,7 @@ class ProjectSession:
         self._notes += restored.notes
         self._notes += found.notes
 
-    def _tell_of_lost_steps(self, found: _Found) -> None:
+    def _tell_of_lost_steps(self, found: Found) -> None:
         """Say which steps had an answer, and are not in the state that came back."""
         number = found.kept.number if found.kept is not None else 0
         steps = [step for step in found.answered if step > number]
@@ -493,7 +508,7 @@ class ProjectSession:
             if self._session is not None:
                 await self._lay_down()
             if self._claim is not None:
-                await anyio.to_thread.run_sync(_forget_state, self._claim.places.state)
+                await anyio.to_thread.run_sync(forget_state, self._claim.places.state)
                 await self._record("reset", self._step)
             self._why_ended = ""
             self._known_lost = set()
@@ -504,120 +519,13 @@ class ProjectSession:
             await self._asleep.wait()
 
 
-class _Whole:
-    """The whole output of a cell, of which the answer shows a part."""
-
-    def __init__(self, writer: OutputWriter, on_output: OnOutput | None) -> None:
-        self.problems: list[str] = []
-        self._writer: OutputWriter | None = writer
-        self._on_output = on_output
-        self._held: list[str] = []
-        self._size = 0
-
-    async def take(self, stream: str, text: str) -> None:
-        """Take in a piece, and pass it on."""
-        self._held.append(text)
-        self._size += len(text)
-        if self._size >= _FLUSH_CHARACTERS:
-            await self._flush()
-        if self._on_output is not None:
-            await self._on_output(stream, text)
-
-    async def _flush(self) -> None:
-        text, self._held, self._size = "".join(self._held), [], 0
-        if self._writer is not None and text:
-            try:
-                await anyio.to_thread.run_sync(self._writer.write, text)
-            except OutputsFull as problem:
-                self.problems.append(str(problem))
-                self._writer = None
-
-    async def end(self, *, is_long: bool) -> str | None:
-        """Keep the whole if the answer showed only a part; return its id."""
-        if not is_long or self._writer is None:
-            self.discard()
-            return None
-        await self._flush()
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return None
-        try:
-            return await anyio.to_thread.run_sync(writer.keep)
-        except OutputsFull as problem:
-            self.problems.append(str(problem))
-            return None
-
-    def discard(self) -> None:
-        if self._writer is not None:
-            self._writer.discard()
-            self._writer = None
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What is on disk of a session that is to be woken."""
-
-    kept: Kept | None
-    after: int  # the highest number of a step that was ever begun
-    answered: tuple[int, ...] = ()  # steps after the snapshot that were answered, ascending
-    begun: int = 0  # a cell that was begun and never ended, and none after it
-    notes: tuple[str, ...] = ()
-
-
-def _look(claim: Claim) -> _Found:
-    """Choose the snapshot to go on from: the newest of a step that was answered."""
-    folder = claim.places.state
-    answered, begun = _last_step(claim, *_STEP_KINDS), _last_step(claim, "cell")
-    numbers = files.numbers(folder)
-    kept, notes = _choose(folder, [number for number in numbers if number <= answered] or numbers)
-    for number in numbers:
-        if kept is not None and number > kept.number:
-            files.state_file(folder, number).unlink(missing_ok=True)  # its step was never answered
-    after = max([answered, begun, *numbers])
-    later = tuple(_steps_after(claim, kept.number if kept else 0))
-    return _Found(kept, after, later, begun if begun > answered else 0, tuple(notes))
-
-
-def _last_step(claim: Claim, *kinds: str) -> int:
-    entries = claim.journal.entries(kind=kinds, newest_first=True, limit=1).entries
-    return max((_step_of(entry) for entry in entries), default=0)
-
-
-def _steps_after(claim: Claim, number: int) -> list[int]:
-    """Return the steps after that one which were answered."""
-    entries = claim.journal.entries(kind=_STEP_KINDS[:4], newest_first=True, limit=_MOST_LOST).entries
-    done = [entry for entry in entries if not entry.get("lost")]  # else its answer said that nothing is kept
-    return sorted({_step_of(entry) for entry in done if _step_of(entry) > number})
-
-
-def _step_of(entry: Entry) -> int:
-    step = entry.get("cell")
-    return step if isinstance(step, int) else 0
-
-
-def _choose(folder: Path, numbers: Sequence[int]) -> tuple[Kept | None, list[str]]:
-    """Return the first snapshot that is whole, and what there is to say of those before it."""
-    notes: list[str] = []
-    for number in numbers:
-        try:
-            return files.read(folder, number), notes
-        except Damaged as problem:
-            notes.append(f"The state after step {number} is damaged ({problem}) and was put aside.")
-            _put_aside(folder, number)
-    return None, notes
-
-
-def _put_aside(folder: Path, number: int) -> None:
-    path = files.state_file(folder, number)
-    with suppress(OSError):
-        path.rename(path.with_suffix(".damaged"))
-
-
-def _forget_state(folder: Path) -> None:
-    for number in files.numbers(folder):
-        files.state_file(folder, number).unlink(missing_ok=True)
-    for blob in (folder / "blobs").glob("*/*"):
-        blob.unlink(missing_ok=True)
+def _of_writing(problem: str, number: int) -> str:
+    if not problem:
+        return "The state is written down again."
+    return (
+        f"The state could not be written down: {problem}. The session goes on in memory; what is on disk is its "
+        f"state after step {number}."
+    )
 
 
 def _could_not_be_kept(lost: Sequence[Lost]) -> str:

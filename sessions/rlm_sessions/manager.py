@@ -26,6 +26,7 @@ from .lasting import Care, ProjectSession, SessionInfo
 from .locks import LockUnusable
 from .places import Kept, PlaceError, Places
 from .projects import Project
+from .scribe import Scribe
 from .session import Answer
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Manager:
         self._sessions: dict[str, ProjectSession] = {}
         self._opening = anyio.Lock()
         self._placing = anyio.Lock()
+        self._scribe = Scribe()
 
     # ---- finding
 
@@ -117,6 +119,7 @@ class Manager:
             answer=self._answer,
             tasks=self._tasks,
             places=self,
+            scribe=self._scribe,
             note=note,
         )
 
@@ -199,6 +202,7 @@ class Manager:
         async with anyio.create_task_group() as tasks:
             for session in sessions:
                 tasks.start_soon(session.close)
+        self._scribe.close()
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ class Display:
 
     mime: str
     data: bytes = field(repr=False)
+    id: str | None = None  # under which it stays readable, if it is kept
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ class Lost:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.type}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class LoadedFile:
+    """A file that was read into a variable: its name there, the SHA-256 of its bytes, and its length."""
+
+    name: str
+    digest: str
+    length: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a variable holds after files were read into it: how much in all, and which were read now."""
+
+    length: int
+    files: tuple[LoadedFile, ...]
 
 
 @dataclass(frozen=True)
@@ -160,6 +178,22 @@ def restored_of(told: Any) -> Restored:
         lost_of(facts.get("lost")),
         texts_of(facts, "notes", most=100),
     )
+
+
+def loaded_of(length: int, told: Any) -> Loaded:
+    """Return what a guest says of the files that it read."""
+    files: list[LoadedFile] = []
+    for item in list_of(told, "the files"):
+        name, digest, size = list_of(item, "a file", length=3)
+        facts = {"name": name, "digest": digest, "size": size}
+        files.append(
+            LoadedFile(
+                text_of(facts, "name", most=4096),
+                text_of(facts, "digest", most=64),
+                number_of(facts, "size"),
+            )
+        )
+    return Loaded(length, tuple(files))
 
 
 def lost_of(told: Any) -> tuple[Lost, ...]:

@@ -52,12 +52,14 @@ from .results import (
     CellResult,
     Display,
     Form,
+    Loaded,
     Restored,
     Value,
     Variable,
     advice,
     error_of,
     list_of,
+    loaded_of,
     mapping_of,
     number_of,
     optional_text,
@@ -803,8 +805,8 @@ class Session:
         form: Literal["text", "bytes"] = "text",
         append: bool = False,
         within: Path | None = None,
-    ) -> int:
-        """Have the guest read files into a variable; return the length of all that it holds then.
+    ) -> Loaded:
+        """Have the guest read files into a variable; return what it holds then.
 
         One path gives one text, several a dictionary with a part for each, under its path within the
         folder `within`. With `append` they are added to what is there. The files must be visible
@@ -817,7 +819,7 @@ class Session:
         async with self._line:
             reply = await self._step(name, "load", facts, json.dumps(parts).encode())
         with self._checking():
-            return number_of(reply.facts, "length")
+            return loaded_of(number_of(reply.facts, "length"), _read(reply.body))
 
     async def delete(self, name: str) -> None:
         """Delete a variable."""

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 VICTIMS = ("server", "zygote", "keeper", "guest", "guard")
 FIRST = "n = 0; log = []; alias = log; table = {}"
@@ -111,20 +112,23 @@ class Crashes:
         self._server.stdin.write(json.dumps(code) + "\n")
         self._server.stdin.flush()
 
-    def _hear(self) -> dict[str, object] | None:
+    def _hear(self) -> dict[str, Any] | None:
         assert self._server is not None
         assert self._server.stdout is not None
         line = self._server.stdout.readline()
-        return json.loads(line) if line.endswith("\n") else None
+        if not line.endswith("\n"):
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
-    def _ask(self, code: str) -> dict[str, object]:
+    def _ask(self, code: str) -> dict[str, Any]:
         self._send(code)
         answer = self._hear()
         if answer is None or answer["error"]:
             raise Wrong(f"{code!r} was answered {answer}, and before that {self._before}")
         return answer
 
-    def _ask_again_if_killed(self, code: str) -> dict[str, object]:
+    def _ask_again_if_killed(self, code: str) -> dict[str, Any]:
         """Ask; a guest that was killed a moment ago may take the first try along."""
         self._send(code)
         answer = self._hear()
@@ -202,7 +206,7 @@ class Crashes:
             raise Wrong(
                 f"after killing the {victim} the state is {n}, and {self._answered} was answered: {answer}"
             )
-        if not any("is lost" in str(note) for note in _list(answer["notes"])):
+        if not _says_so(answer):
             raise Wrong(f"a cell was lost and nothing says so: {answer}")
         self.lost += 1
         self._answered = n
@@ -218,16 +222,15 @@ class Crashes:
         return found
 
 
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []
+def _says_so(answer: dict[str, Any]) -> bool:
+    return any("is lost" in note for note in answer["notes"])
 
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children") as file:  # noqa: PTH123
-                found += map(int, file.read().split())
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     except OSError:
         pass
     return found

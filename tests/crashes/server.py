@@ -23,8 +23,12 @@ async def main(root: str, durable: str) -> None:
             result = await session.run(json.loads(line))
             error = None if result.error is None else str(result.error)
             answer = {"value": result.value, "error": error, "lost": result.lost, "notes": result.notes}
-            await anyio.to_thread.run_sync(lambda told=json.dumps(answer): print(told, flush=True))
+            await anyio.to_thread.run_sync(_say, json.dumps(answer))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    anyio.run(main, sys.argv[1], sys.argv[2])

@@ -201,7 +201,7 @@ async def test_a_file_is_loaded_by_the_guest_with_every_byte_kept(
     (tmp_path / "data.txt").write_bytes(data)
 
     async with open_session(sandbox, project=tmp_path) as session:
-        length = await session.load("text", tmp_path / "data.txt")
+        length = (await session.load("text", tmp_path / "data.txt")).length
         await session.load("raw", tmp_path / "data.txt", form="bytes")
         same = await session.run("text.encode('utf-8', 'surrogateescape') == raw")
         raw = await session.get("raw")
@@ -214,7 +214,7 @@ async def test_an_empty_file_and_a_missing_one_are_told_apart(sandbox: LocalSand
     (tmp_path / "empty").touch()
 
     async with open_session(sandbox, project=tmp_path) as session:
-        assert await session.load("x", tmp_path / "empty") == 0
+        assert (await session.load("x", tmp_path / "empty")).length == 0
         with pytest.raises(VariableError, match="FileNotFoundError"):
             await session.load("y", tmp_path / "missing")
 

@@ -174,7 +174,7 @@ class LocalProcess:
     async def _wait_ended(self) -> int | None:
         """Wait until the worker is gone; return its exit code, if its zygote is there to say it."""
         status = await self._zygote.wait_ended(self._pid)
-        while status is None and not is_over(self._handle):
+        while status is None and not is_over(self._handle):  # noqa: ASYNC110 -- two may wait, and one descriptor has one waiter
             await anyio.sleep(0.005)
         return status
 
@@ -251,8 +251,9 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _threads(pid: int) -> list[Path]:
+    folder = Path(f"/proc/{pid}/task")
     try:
-        return [Path(f"/proc/{pid}/task/{name}") for name in os.listdir(f"/proc/{pid}/task")]
+        return [folder / name for name in os.listdir(folder)]  # noqa: PTH208 -- iterdir may stay open
     except OSError:
         return []
 

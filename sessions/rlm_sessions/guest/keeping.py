@@ -69,17 +69,15 @@ class Keeping:
         """Return only when the state as it is now is told, or held by a copy."""
         while self._pending is not None:
             self._reap(0)
-            self._tell_by_copy()
-            if self._pending is not None:
+            if not self._tell_by_copy():
                 time.sleep(0.001)
 
     def before_answer(self) -> None:
         """Wait a moment for the state after the step before: should this process die, only one step is lost."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while self._copy is not None and time.monotonic() < deadline:
+            time.sleep(0.0005)
             self._reap(_WITHOUT_WAITING)
-            if self._copy is not None:
-                time.sleep(0.0005)
 
     def finish(self) -> None:
         """The host is gone: tell what is not told yet, before this process ends."""
@@ -130,25 +128,27 @@ class Keeping:
         self._skip = self._skipped if self._copies else 0
         return False
 
-    def _tell_by_copy(self) -> None:
+    def _tell_by_copy(self) -> bool:
+        """Tell by a copy, or by ourselves where there can be none; return False if it is to be tried again."""
         assert self._pending is not None
         if not self._copies or self._refusals >= _MOST_REFUSALS:
             self._tell_here()
-            return
+            return True
         self._snapshots.copying(self._pending)
         try:
             self._outlet.frame("copying")
         except OSError:  # the host is gone, and nobody can let us
             self._tell_here()
-            return
+            return True
         try:
             pid = self._make_copy()
         except OSError:  # the host did not let us, or not yet
             self._refusals += 1
-            return
+            return False
         if pid == 0:
             self._be_the_copy()
         self._copy, self._pending, self._refusals = pid, None, 0
+        return True
 
     def _make_copy(self) -> int:
         with warnings.catch_warnings():

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, NoReturn, Tuple
+from typing import Any, Callable, NoReturn
 
 from . import errors, policy, restoring, variables, wire
 from .calls import CallFailed, Calls
@@ -32,7 +32,7 @@ _MOMENT_SECONDS = 0.005
 _EXIT_BROKEN_WIRE = 65
 _LEAVE_SECONDS = 30
 
-_Told = Tuple[bytes, Dict[str, Any]]  # the body and the facts of a reply
+_Told = tuple[bytes, dict[str, Any]]  # the body and the facts of a reply
 _STEPS = ("run", "set", "load", "delete")
 
 
@@ -306,9 +306,13 @@ class _Guest:
         def load(namespace: dict[str, Any]) -> _Told:
             facts = frame.facts
             before = namespace.get(facts["name"]) if facts["append"] else None
-            value = variables.load(json.loads(frame.body), facts["form"], before, one=facts["one"])
+            value, files = variables.load(json.loads(frame.body), facts["form"], before, one=facts["one"])
             namespace[facts["name"]] = value
-            return b"", {"length": variables.length_of(value)}
+            for file in files:
+                if self._keeping is not None and file.exact:
+                    self._keeping.recall(file.content, file.digest)
+            told = [[file.name, file.digest, len(file.content)] for file in files]
+            return json.dumps(told).encode(), {"length": variables.length_of(value)}
 
         self._on_namespace(frame, load)
 

@@ -6,12 +6,14 @@ another thread while a cell runs, and cannot be made to hang.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 import mmap
 import os
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 MAX_LISTED = 1_000
 _PREVIEW = 80
 _SAMPLE = 200
+_LONG_FILE = 1024 * 1024
 
 _PLAIN = (int, float, complex, bool, str, bytes, bytearray, type(None))
 _MANY = (list, tuple, set, frozenset, dict)
@@ -29,6 +32,15 @@ class Exported(NamedTuple):
 
     form: str
     body: bytes
+
+
+class Loaded(NamedTuple):
+    """A file that was read: its content, and the hash of its bytes; `exact` if the content encodes to just those."""
+
+    name: str
+    content: Any
+    digest: str
+    exact: bool
 
 
 class TooLarge(Exception):
@@ -200,20 +212,17 @@ def take(form: str, body: bytes) -> Any:
     return body if form == "bytes" else json.loads(body)
 
 
-def load(parts: list[list[str]], form: str, before: Any = None, *, one: bool) -> Any:
-    """Return the content of files, added to what was there before.
+def load(parts: list[list[str]], form: str, before: Any = None, *, one: bool) -> tuple[Any, list[Loaded]]:
+    """Return the content of files, added to what was there before, and each by itself.
 
     One file alone is one text, or bytes; several are a dictionary of them by name.
     """
+    files = [_load_one(name, path, form) for name, path in parts]
     if one and not isinstance(before, dict):
-        content = _load_one(parts[0][1], form)
-        return content if before is None else before + content
-    loaded = {name: _load_one(path, form) for name, path in parts}
-    if before is None:
-        return loaded
-    if not isinstance(before, dict):
+        return (files[0].content if before is None else before + files[0].content), files
+    if before is not None and not isinstance(before, dict):
         raise TypeError(f"files cannot be added to a {type_name(before)}; only to a dictionary of files")
-    return {**before, **loaded}
+    return {**(before or {}), **{file.name: file.content for file in files}}, files
 
 
 def length_of(value: Any) -> int:
@@ -221,11 +230,36 @@ def length_of(value: Any) -> int:
     return sum(map(len, value.values())) if isinstance(value, dict) else len(value)
 
 
-def _load_one(path: str, form: str) -> Any:
+def _load_one(name: str, path: str, form: str) -> Loaded:
     """Return the content of a file: as exact bytes, or as text in which every byte is kept."""
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
-            data: Any = file.read()  # truly empty, or a file that does not tell its size
-            return data if form == "bytes" else data.decode("utf-8", "surrogateescape")
+            return _loaded(name, file.read(), form)  # truly empty, or a file that does not tell its size
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content[:] if form == "bytes" else str(content, "utf-8", "surrogateescape")
+            return _loaded(name, content, form)
+
+
+def _loaded(name: str, data: Any, form: str) -> Loaded:
+    """Take a file's bytes; a long one is hashed by another thread, which needs no interpreter for that."""
+    found = hashlib.sha256()
+    hashing = threading.Thread(target=found.update, args=(data,))
+    if len(data) < _LONG_FILE:
+        found.update(data)
+    else:
+        hashing.start()
+    try:
+        content, exact = _content(data, form)
+    finally:
+        if hashing.ident is not None:
+            hashing.join()
+    return Loaded(name, content, found.hexdigest(), exact)
+
+
+def _content(data: Any, form: str) -> tuple[Any, bool]:
+    """Return the value, and whether it encodes to the very bytes of its file."""
+    if form == "bytes":
+        return data[:], True
+    try:
+        return str(data, "utf-8"), True
+    except UnicodeDecodeError:
+        return str(data, "utf-8", "surrogateescape"), False

@@ -15,7 +15,6 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from . import keeper as process
 
@@ -103,8 +102,9 @@ class Keepers:
         `early` is what has arrived there already.
         """
         async with self._opening:
-            if self._keeper is None or self._keeper.gone:
-                self._keeper = await self._tasks.start(_run_keeper)
+            keeper = self._keeper
+            if keeper is None or keeper.gone:
+                keeper = self._keeper = await self._tasks.start(_run_keeper)
             order = {
                 "folder": str(folder),
                 "most_bytes": most_bytes,
@@ -112,7 +112,7 @@ class Keepers:
                 "early": base64.b64encode(early).decode(),
             }
             descriptors = [stream.fileno(), *([] if lock is None else [lock])]
-            return await self._keeper.keep(order, descriptors, on_report)
+            return await keeper.keep(order, descriptors, on_report)
 
 
 @asynccontextmanager
