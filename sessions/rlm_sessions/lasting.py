@@ -30,7 +30,8 @@ from .keeping.keepers import Keepers
 from .projects import Project
 from .results import CellError, CellResult, Loaded, Lost, Restored, Value, Variable, lost_of
 from .scribe import Scribe
-from .session import MAX_VALUE_BYTES, Answer, Keep, OnOutput, Policy, Session, open_session
+from .session import MAX_VALUE_BYTES, Answer, OnOutput, Policy, Session, open_session
+from .telling import Keep
 from .whole_outputs import WholeOutput
 
 _log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class ProjectSession:
         self._asleep.set()
         self._notes: list[str] = [note] if note else []
         self._step = 0
+        self._closed = False
         self._why_ended = ""
         self._known_lost: set[str] = set()
         self._told_problem = ""
@@ -301,6 +303,8 @@ class ProjectSession:
         finally:
             self._waiting -= 1
         try:
+            if self._closed:
+                raise SessionEnded("it was closed")
             self._doing, self._since = doing, time.monotonic()
             yield await self._wake()
         finally:
@@ -478,22 +482,33 @@ class ProjectSession:
             )
 
     async def sleep(self) -> bool:
-        """Put the session to sleep on disk, if nothing is lost by it; return whether it sleeps."""
-        async with self._line:
-            session = self._session
-            if session is None:
-                return True
-            if self._claim is None or not (session.over or await session.kept()):
-                return False
-            if session.keeping is not None:
-                self._known_lost = {str(each) for each in lost_of(session.keeping.lost)} & self._known_lost
-            await self._lay_down()
-            await self._record("slept", None, after=self._step)
+        """Put the session to sleep on disk, if it is idle and nothing is lost by it; return whether it sleeps."""
+        try:
+            self._line.acquire_nowait()
+        except anyio.WouldBlock:
+            return False
+        try:
+            return await self._sleep()
+        finally:
+            self._line.release()
+
+    async def _sleep(self) -> bool:
+        session = self._session
+        if session is None:
             return True
+        if self._claim is None or not (session.over or await session.kept()):
+            return False
+        if session.keeping is not None:
+            self._known_lost = {str(each) for each in lost_of(session.keeping.lost)} & self._known_lost
+            await session.keeping.tidy()
+        await self._lay_down()
+        await self._record("slept", None, after=self._step)
+        return True
 
     async def close(self) -> None:
-        """Put the session to sleep as far as that can be, and let go of its project."""
+        """Put the session to sleep as far as that can be, and let go of its project, for good."""
         async with self._line:
+            self._closed = True
             if self._session is not None:
                 if not self._session.over:
                     await self._session.kept(seconds=5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ class Manager:
         self._household = household
         self._answer = answer
         self._sessions: dict[str, ProjectSession] = {}
-        self._opening = anyio.Lock()
+        self._doors: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._placing = anyio.Lock()
         self._scribe = Scribe()
 
@@ -94,10 +95,7 @@ class Manager:
         If another server has the project, it is a copy under a name of its own, which its first
         answer tells. Where nothing can be kept it is in memory only, and says so.
         """
-        found = self._sessions.get(project.key)
-        if found is not None:
-            return found
-        async with self._opening:
+        async with self._doors[project.key]:  # whoever closes it is waited for
             found = self._sessions.get(project.key)
             if found is None:
                 found = self._sessions[project.key] = await self._open(project)
@@ -134,10 +132,12 @@ class Manager:
 
     async def close(self, project: Project) -> bool:
         """Put the session of a project to sleep and let go of it; return False if it was not open."""
-        session = self._sessions.pop(project.key, None)
-        if session is None:
-            return False
-        await session.close()
+        async with self._doors[project.key]:
+            session = self._sessions.get(project.key)
+            if session is None:
+                return False
+            await session.close()
+            del self._sessions[project.key]
         return True
 
     async def purge(self, project: Project) -> int:

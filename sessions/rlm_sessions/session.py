@@ -12,12 +12,10 @@ import json
 import math
 import os
 import secrets
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -45,7 +43,7 @@ from .guest import wire
 from .guest.wire import Decoder, Frame, WireError, encode
 from .keeping import files
 from .keeping.files import Kept
-from .keeping.keepers import Keepers, Keeping
+from .keeping.keepers import Keeping
 from .output import Output
 from .results import (
     CellError,
@@ -67,6 +65,7 @@ from .results import (
     text_of,
     texts_of,
 )
+from .telling import KEPT_SECONDS, Keep, Telling
 
 Policy: TypeAlias = Literal["auto", "off", "permissive", "strict"]
 Answer: TypeAlias = Callable[[str, Any], Awaitable[Any]]
@@ -74,7 +73,6 @@ OnOutput: TypeAlias = Callable[[str, str], Awaitable[None]]
 
 SHOWN_CHARACTERS = 20_000
 MAX_VALUE_BYTES = 16 * 1024 * 1024
-MOST_STATE_BYTES = 4 * 1024**3
 
 _MAX_FRAME_BODY = 32 * 1024 * 1024
 _MAX_DISPLAYS, _MAX_DISPLAY_BYTES = 20, 32 * 1024 * 1024
@@ -90,10 +88,6 @@ _FIRST_LOOK_SECONDS = 0.05  # cells shorter than this are not looked at; their p
 _MEMORY_LOOK_SECONDS = 0.1
 _IDLE_SECONDS = 0.5
 _LISTING_SECONDS = 1.0
-_KEPT_SECONDS = 30.0  # a snapshot of gigabytes to a slow disk
-_LAST_WORDS_SECONDS = 5.0
-_PIECE_BYTES = 1024 * 1024
-_MARK_BYTES, _EARLY_BYTES = 32, 16 * 1024
 
 
 @cache
@@ -105,18 +99,6 @@ def guest_program() -> Program:
     return Program(
         package, "rlm_guest.main:main", tuple(Package("RestrictedPython", Path(f)) for f in folders[:1])
     )
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Where the state of a session is kept, and by whom. Its steps are counted from `after` on."""
-
-    keepers: Keepers
-    folder: Path
-    most_bytes: int = MOST_STATE_BYTES
-    durable: bool = False
-    lock: int | None = None
-    after: int = 0
 
 
 @asynccontextmanager
@@ -144,12 +126,11 @@ async def open_session(
         session = Session(process, limits, answer, shown_characters, after=keep.after if keep else 0)
         await session.begin(policy, keeps=keep is not None)
         if keep is not None:
-            endings.append(session.end_keeping)
-            await session.keep_in(keep)
+            endings.append(await session.keep_in(keep))
         tending = AsyncExitStack()
         tasks = await tending.enter_async_context(anyio.create_task_group())
         try:
-            for tend in (session.listen, session.rest_when_idle, session.tell_what_is_kept):
+            for tend in session.tending():
                 tasks.start_soon(tend)
             yield session
         finally:
@@ -192,15 +173,14 @@ class Session:
         self._sending = anyio.Lock(fast_acquire=True)
         self._numbers = after
         self._questions = 0
-        self._steps = after  # the last step that is over
-        self._keep: Keep | None = None
-        self._keeping: Keeping | None = None
-        self._keeping_again = anyio.Lock()
-        self._marked = anyio.Event()
-        self._relay: socket.socket | None = None
-        self._news_of_kept: list[Frame] = []
-        self._kept_blobs: list[str] = []
-        self._kept_news = anyio.Event()
+        self._telling: Telling | None = None
+        self._takers: dict[str, Callable[[Frame], Coroutine[Any, Any, None]]] = {
+            "output": self._take_output,
+            "display": self._take_display,
+            "call": self._take_call,
+            "ran": self._take_ran,
+            "reply": self._take_reply,
+        }
         self._cell: _Cell | None = None
         self._late = Output(shown_characters)
         self._replies: dict[int, _Reply] = {}
@@ -251,17 +231,17 @@ class Session:
                     anyio.lowlevel.checkpoint()
                 )  # a guest that never stops sending must not keep us from all else
         except ProcessEnded as problem:
-            self._end(f"the guest {str(problem).removeprefix('The program in the sandbox ').rstrip('.')}")
+            self.end(f"the guest {str(problem).removeprefix('The program in the sandbox ').rstrip('.')}")
         except WireError as problem:
             with anyio.CancelScope(shield=True):
                 await self._process.kill()
-            self._end(f"its guest broke the protocol ({problem})")
+            self.end(f"its guest broke the protocol ({problem})")
 
     def _broken(self, problem: WireError) -> SessionEnded:
         """Return the error for a guest that cannot be believed any more."""
-        return self._end(f"its guest broke the protocol ({problem})")
+        return self.end(f"its guest broke the protocol ({problem})")
 
-    def _end(self, reason: str) -> SessionEnded:
+    def end(self, reason: str) -> SessionEnded:
         """Note that the session is over, tell everybody who waits, and return the error for it."""
         ended = self._ended = self._ended or SessionEnded(reason)
         if self._cell is not None:
@@ -270,7 +250,13 @@ class Session:
             reply.done.set()
         return ended
 
-    async def _send(self, frame: Frame) -> None:
+    @property
+    def paused(self) -> bool:
+        """Whether the guest is at rest."""
+        return self._paused
+
+    async def send(self, frame: Frame) -> None:
+        """Send the guest a frame. Raise `SessionEnded` if it is gone."""
         data = encode(self._token, frame)
         async with self._sending:
             if self._ended is not None:
@@ -281,7 +267,7 @@ class Session:
                     self._paused = False
                 await self._send_whole(data)
             except ProcessEnded:
-                raise self._end("the guest is gone") from None
+                raise self.end("the guest is gone") from None
 
     async def _send_whole(self, data: bytes) -> None:
         """Send all of a frame, even for a caller that is cancelled: after half of one the guest understands nothing.
@@ -294,22 +280,12 @@ class Session:
         if patience.cancelled_caught:
             with anyio.CancelScope(shield=True):
                 await self._process.kill()
-            raise self._end("its guest did not take in what was sent to it")
+            raise self.end("its guest did not take in what was sent to it")
 
     # ---- what the guest sends
 
     async def _take(self, frame: Frame) -> None:
-        takers = {
-            "output": self._take_output,
-            "display": self._take_display,
-            "call": self._take_call,
-            "ran": self._take_ran,
-            "reply": self._take_reply,
-            "copying": self._take_copying,
-            "state": self._take_state,
-            "marked": self._take_marked,
-        }
-        take = takers.get(frame.kind)
+        take = self._takers.get(frame.kind)
         if take is None:
             raise WireError(f"a frame of an unknown kind {frame.kind[:40]!r} came in")
         await take(frame)
@@ -368,7 +344,7 @@ class Session:
         try:
             while cell.refused:
                 number, problem = cell.refused[0]
-                await self._send(_answer_frame(number, "TooManyCalls", problem))
+                await self.send(_answer_frame(number, "TooManyCalls", problem))
                 cell.refused.popleft()
         except SessionEnded:
             return
@@ -376,7 +352,7 @@ class Session:
     async def _serve_call(self, cell: _Cell, number: int, name: str, body: bytes) -> None:
         try:
             answer = await self._ask(number, name, body)
-            await self._send(answer)
+            await self.send(answer)
         except SessionEnded:
             return
         finally:
@@ -411,87 +387,22 @@ class Session:
 
     # ---- keeping the state
 
-    async def keep_in(self, keep: Keep) -> None:
-        """Have the state after each step from now on written down."""
-        self._keep = keep
-        self._keeping = await self._begin_keeping(keep)
+    async def keep_in(self, keep: Keep) -> Callable[[], Awaitable[None]]:
+        """Have the state after each step from now on written down; return what to await when the guest is gone."""
+        self._telling = Telling(keep, self._process, self)
+        self._takers |= self._telling.takers
+        await self._telling.begin()
+        return self._telling.end
 
-    async def _begin_keeping(self, keep: Keep, early: bytes = b"") -> Keeping:
-        stream = self._process.side_channel
-        if stream is None:
-            self._relay, stream = socket.socketpair()
-            self._relay.setblocking(False)
-        keeping = await keep.keepers.keep(
-            stream,
-            keep.folder,
-            most_bytes=keep.most_bytes,
-            durable=keep.durable,
-            lock=keep.lock,
-            early=early,
-            on_report=self._take_report,
-        )
-        if self._relay is not None:
-            stream.close()
-        return keeping
-
-    async def _keep_again(self) -> None:
-        """Go on after the death of the keeper, from a point that the guest marks in what it tells."""
-        async with self._keeping_again:
-            if self._keep is None or self._keeping is None or not self._keeping.over:
-                return
-            before = self._keeping
-            mark = secrets.token_bytes(_MARK_BYTES)
-            if self._relay is not None:
-                self._relay.close()
-                self._relay = None
-            self._marked = anyio.Event()
-            await self._send(Frame("mark", {}, mark))
-            early = await self._find_mark(mark)
-            keeping = await self._begin_keeping(self._keep, early)
-            keeping.number, keeping.tried = before.number, before.number
-            self._keeping = keeping
-            await self._send(Frame("keep", {"number": self._steps}))
-            self._stir()
-
-    async def _find_mark(self, mark: bytes) -> bytes:
-        """Read and forget what the guest has told up to its mark; return what it has told since."""
-        stream = self._process.side_channel
-        if stream is None:
-            await self._marked.wait()
-            return b""
-        stream.setblocking(False)
-        held = b""
-        while mark not in held:
-            if self._ended is not None:
-                raise self._ended
-            with anyio.move_on_after(0.1):  # to look whether the guest is there
-                await anyio.wait_readable(stream)
-                more = stream.recv(_EARLY_BYTES)
-                if not more:
-                    raise self._end("the guest is gone")
-                held = held[-len(mark) :] + more
-        return held.partition(mark)[2]
-
-    async def _take_marked(self, frame: Frame) -> None:
-        self._marked.set()
-
-    async def end_keeping(self) -> None:
-        """Wait until everything is written, and the project is let go of. The guest is gone by now."""
-        if self._relay is not None:
-            self._relay.close()
-        if self._keeping is not None:
-            with anyio.move_on_after(_KEPT_SECONDS, shield=True):
-                await self._keeping.ended()
+    def tending(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """Return what must run as long as the session does."""
+        tellings = [] if self._telling is None else [self._telling.pass_on_news]
+        return [self.listen, self.rest_when_idle, *tellings]
 
     @property
     def keeping(self) -> Keeping | None:
         """What is known of its snapshots; None if none are made."""
-        return self._keeping
-
-    @property
-    def steps(self) -> int:
-        """The number of the last step (a cell, or a variable set, loaded or deleted) that is over."""
-        return self._steps
+        return None if self._telling is None else self._telling.keeping
 
     @property
     def next_step(self) -> int:
@@ -507,66 +418,9 @@ class Session:
         """Return what its guest has used up to now. Raise `ProcessEnded` if that is gone."""
         return await self._process.usage()
 
-    async def kept(self, *, seconds: float = _KEPT_SECONDS) -> bool:
+    async def kept(self, *, seconds: float = KEPT_SECONDS) -> bool:
         """Wait until the state after the last step is written down; return False if it cannot be."""
-        if self._keeping is None:
-            return False
-        with anyio.move_on_after(seconds):
-            while not await self._keeping.reached(self._steps):
-                if self._ended is not None or not self._keeping.over:
-                    return False
-                try:
-                    await self._keep_again()
-                except SessionEnded:
-                    return False
-            return True
-        return False
-
-    async def _take_copying(self, frame: Frame) -> None:
-        self._process.let_copy()
-
-    async def _take_state(self, frame: Frame) -> None:
-        rest = memoryview(frame.body)
-        while rest and self._relay is not None:
-            try:
-                rest = rest[self._relay.send(rest) :]
-            except BlockingIOError:
-                await anyio.wait_writable(self._relay)
-            except OSError:
-                return  # nobody writes it down any more, which its keeper has said
-
-    def _take_report(self, report: dict[str, Any]) -> None:
-        """Pass on to the guest what it can make use of: which large values need not be told again."""
-        if "closed" in report:
-            self._kept_news.set()
-        elif "again" in report:
-            self._pass_on({"number": report["again"], "digest": "", "hashed": [], "blobs": []})
-            self._news_of_kept.append(Frame("keep", {"number": report["again"]}))
-        elif "blobs" in report and (report["hashed"] or report["blobs"] != self._kept_blobs):
-            told = {key: report[key] for key in ("digest", "hashed", "blobs")}
-            self._pass_on({"number": report["kept"], **told})
-
-    def _pass_on(self, message: dict[str, Any]) -> None:
-        self._kept_blobs = message["blobs"]
-        self._news_of_kept.append(Frame("kept", {}, json.dumps(message).encode()))
-        self._kept_news.set()
-
-    async def tell_what_is_kept(self) -> None:
-        """Tell the guest what is written down, unless it rests; then it is told before its next step."""
-        while self._ended is None:
-            await self._kept_news.wait()
-            self._kept_news = anyio.Event()
-            try:
-                if self._keeping is not None and self._keeping.over:
-                    await self._keep_again()
-                if not self._paused:
-                    await self._tell_what_is_kept()
-            except SessionEnded:
-                return
-
-    async def _tell_what_is_kept(self) -> None:
-        while self._news_of_kept:
-            await self._send(self._news_of_kept.pop(0))
+        return self._telling is not None and await self._telling.kept(seconds)
 
     async def restore(self, kept: Kept, folder: Path) -> Restored:
         """Give a fresh guest the state that was kept in `folder`; return what came back and what did not."""
@@ -576,31 +430,18 @@ class Session:
                 if await anyio.to_thread.run_sync(files.blob_is_whole, folder, digest, size):
                     there.append(digest)
                     await self._send_blob(digest, size, files.pieces(files.blob_file(folder, digest)))
-            await self._send_blob("pickle", len(kept.pickled), _cut(kept.pickled))
+            await self._send_blob("pickle", kept.pickle_bytes, kept.pickled())
             reply = await self._request("", "restore", {}, kept.manifest_bytes)
-            self._pass_on({"number": 0, "digest": "", "hashed": [], "blobs": there})
+            if self._telling is not None:
+                self._telling.has(there)
             with self._checking():
                 return restored_of(_read(reply.body))
 
     async def _send_blob(self, digest: str, size: int, pieces: Iterator[bytes]) -> None:
         start = 0
         while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
-            await self._send(Frame("blob", {"hash": digest, "size": size, "start": start}, piece))
+            await self.send(Frame("blob", {"hash": digest, "size": size, "start": start}, piece))
             start += len(piece)
-
-    async def _let_snapshot_end(self) -> None:
-        """Give what was held before this cell the time to be written down, before the guest is killed.
-
-        A guest that is stopped does nothing any more, but its copy goes on.
-        """
-        if self._keeping is None or self._keeping.tried >= self._steps:
-            return
-        with anyio.move_on_after(_LAST_WORDS_SECONDS):
-            try:
-                await self._process.pause()
-                await self._keeping.reached(self._steps)
-            except ProcessEnded:
-                return
 
     # ---- cells
 
@@ -618,7 +459,7 @@ class Session:
             cell.output.add(self._take_late())
             self._cell = cell
             try:
-                await self._tell_what_is_kept()
+                await self._pass_on_news()
                 await self._run(cell, code)
                 return self._result(cell)
             except SessionEnded:
@@ -627,9 +468,9 @@ class Session:
                 raise
             finally:
                 self._cell = None
-                if cell.facts is not None:
-                    self._steps = cell.number
-                self._stir()
+                if cell.facts is not None and self._telling is not None:
+                    self._telling.step = cell.number
+                self.stir()
 
     def _take_late(self) -> str:
         text, self._late = self._late.text(), Output(self._shown_characters)
@@ -639,7 +480,7 @@ class Session:
         body = code.encode("utf-8", "surrogatepass")
         facts = {"cell": cell.number, "output_bytes": self.limits.output_bytes}
         try:
-            await self._send(Frame("run", facts, body))
+            await self.send(Frame("run", facts, body))
             with anyio.move_on_after(min(_FIRST_LOOK_SECONDS, self.limits.wall_seconds)):
                 await cell.news.wait()
             if not cell.done.is_set():
@@ -677,10 +518,11 @@ class Session:
                 await cell.done.wait()
         if not cell.done.is_set():
             seconds = self.limits.grace_seconds
-            await self._let_snapshot_end()
+            if self._telling is not None:
+                await self._telling.let_last_end()
             self._ended = SessionEnded(f"a cell did not stop within grace_seconds = {seconds} and was killed")
             await self._process.kill()
-            self._end("killed")
+            self.end("killed")
 
     async def _watch(self, cell: _Cell) -> None:
         """Watch what the kernel does not limit by itself: processor time, and memory of several processes."""
@@ -707,7 +549,8 @@ class Session:
         await self._process.interrupt()
         return True
 
-    def _stir(self) -> None:
+    def stir(self) -> None:
+        """Note that the guest was at work a moment ago."""
         self._stirred_at = time.monotonic()
         self._stirred.set()
 
@@ -720,12 +563,12 @@ class Session:
             await self.kept()  # who is stopped tells nothing any more
             self._stirred = anyio.Event()
             async with self._sending:
-                if self._line.locked() or self._replies or self._paused or self._news_of_kept:
+                if self._line.locked() or self._replies or self._paused:
                     continue
                 self._paused = True
                 await self._process.pause()
-            if self._keeping is not None:
-                await self._keeping.tidy()
+            if self._telling is not None:
+                await self._telling.keeping.tidy()
 
     def _result(self, cell: _Cell) -> CellResult:
         lost = cell.facts is None
@@ -828,14 +671,18 @@ class Session:
 
     async def _step(self, name: str, kind: str, facts: dict[str, Any], body: bytes = b"") -> Frame:
         """Do what may change the state. Whether it does or fails, a step is over."""
-        await self._tell_what_is_kept()
+        await self._pass_on_news()
         self._numbers += 1
         number = self._numbers
         try:
             return await self._request(name, kind, facts, body, number=number)
         finally:
-            if self._ended is None:
-                self._steps = number
+            if self._ended is None and self._telling is not None:
+                self._telling.step = number
+
+    async def _pass_on_news(self) -> None:
+        if self._telling is not None:
+            await self._telling.pass_on()
 
     async def _request(
         self, name: str, kind: str, facts: dict[str, Any], body: bytes = b"", *, number: int | None = None
@@ -846,12 +693,12 @@ class Session:
         reply = _Reply()
         self._replies[number] = reply
         try:
-            await self._send(Frame(kind, {"id": number, **facts}, body))
+            await self.send(Frame(kind, {"id": number, **facts}, body))
             with anyio.move_on_after(self.limits.wall_seconds):
                 await reply.done.wait()
         finally:
             del self._replies[number]
-            self._stir()
+            self.stir()
         if reply.frame is None:
             raise self._ended or VariableError(name, "TimeoutError", "the guest did not answer in time")
         problem = reply.frame.facts.get("problem")
@@ -913,10 +760,6 @@ class _Reply:
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.frame: Frame | None = None
-
-
-def _cut(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES))
 
 
 async def _parse(body: bytes) -> Any:

@@ -1,6 +1,6 @@
 """Snapshots as files: what one folder of them looks like, and reading them back.
 
-    000000000012.state     a header line, the manifest, the pickle; checked by a digest
+    000000000012.state     a head of fixed length, the pickle, the manifest; checked by a digest
     blobs/ab/abcdef...     large values by the hash of their content, each written once
 
 A file that has its name is whole: it is written under another one first. Nothing here
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FORMAT = 1
-_MAX_HEADER_BYTES = 4096
+HEAD_BYTES = 256
 _PIECE_BYTES = 1 << 20
 
 
@@ -26,19 +26,24 @@ class Damaged(Exception):
 
 
 class Kept(NamedTuple):
-    """A snapshot that was read back: what was written after the step `number`."""
+    """A snapshot that lies there: what was written after the step `number`."""
 
     number: int
+    path: Path
     manifest: dict[str, Any]
-    pickled: bytes
     manifest_bytes: bytes
+    pickle_bytes: int
     digest: str
 
+    def pickled(self) -> Iterator[bytes]:
+        """Return the pickle, piece by piece."""
+        return _part(self.path, HEAD_BYTES, self.pickle_bytes)
 
-def header(manifest: int, pickled: int, digest: str) -> bytes:
-    """Return the first line of a file whose parts are of these lengths."""
-    facts = {"format": FORMAT, "manifest": manifest, "pickle": pickled, "digest": digest}
-    return json.dumps(facts).encode() + b"\n"
+
+def head(*, pickle_bytes: int, manifest_bytes: int, digest: str) -> bytes:
+    """Return the beginning of a file whose parts are of these lengths."""
+    facts = {"format": FORMAT, "pickle": pickle_bytes, "manifest": manifest_bytes, "digest": digest}
+    return json.dumps(facts).encode().ljust(HEAD_BYTES - 1) + b"\n"
 
 
 def state_file(folder: Path, number: int) -> Path:
@@ -64,32 +69,39 @@ def _is_state(name: str) -> bool:
     return name.endswith(".state") and name[:-6].isdigit()
 
 
-def read(folder: Path, number: int) -> Kept:
-    """Return a snapshot; raise `Damaged` if it is not what was written."""
+def look(folder: Path, number: int) -> Kept:
+    """Return what a snapshot says of itself; raise `Damaged` if it makes no sense."""
     path = state_file(folder, number)
     try:
-        with path.open("rb") as file:
-            facts = _header(file.readline(_MAX_HEADER_BYTES))
-            manifest, pickled = file.read(facts["manifest"]), file.read(facts["pickle"])
-        digest = hashlib.sha256(pickled)
-        digest.update(manifest)
-        if digest.hexdigest() != facts["digest"]:
-            raise Damaged(f"{path.name} is not what was written")
-        told = json.loads(manifest)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise Damaged(f"{path.name} cannot be read: {problem}") from problem
-    if not isinstance(told, dict):
-        raise Damaged(f"{path.name} has no list of what it holds")
-    return Kept(number, told, pickled, manifest, digest.hexdigest())
+        with open(path, "rb") as file:
+            facts = json.loads(file.read(HEAD_BYTES))
+            if facts["format"] != FORMAT:
+                raise Damaged(f"it is of format {facts['format']}, and this program reads format {FORMAT}")
+            pickle_bytes, manifest_bytes = int(facts["pickle"]), int(facts["manifest"])
+            if os.fstat(file.fileno()).st_size != HEAD_BYTES + pickle_bytes + manifest_bytes:
+                raise Damaged("it is of another length than it should be")
+            file.seek(HEAD_BYTES + pickle_bytes)
+            data = file.read(manifest_bytes)
+        manifest = json.loads(data)
+        blobs_of(manifest)
+        return Kept(number, path, manifest, data, pickle_bytes, str(facts["digest"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise Damaged(f"it cannot be read: {problem}") from problem
 
 
-def _header(line: bytes) -> dict[str, Any]:
-    facts = json.loads(line)
-    if facts["format"] != FORMAT:
-        raise Damaged(f"it is of format {facts['format']}, and this program reads format {FORMAT}")
-    if min(int(facts["manifest"]), int(facts["pickle"])) < 0:
-        raise Damaged("its lengths make no sense")
-    return dict(facts)
+def read(folder: Path, number: int) -> Kept:
+    """Return a snapshot; raise `Damaged` if it is not what was written."""
+    kept = look(folder, number)
+    digest = hashlib.sha256()
+    try:
+        for piece in kept.pickled():
+            digest.update(piece)
+    except OSError as problem:
+        raise Damaged(f"it cannot be read: {problem}") from problem
+    digest.update(kept.manifest_bytes)
+    if digest.hexdigest() != kept.digest:
+        raise Damaged("it is not what was written")
+    return kept
 
 
 def blobs_of(manifest: dict[str, Any]) -> dict[str, int]:
@@ -118,6 +130,12 @@ def blob_is_whole(folder: Path, digest: str, size: int) -> bool:
 
 def pieces(path: Path) -> Iterator[bytes]:
     """Return the content of a file, piece by piece."""
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
+    return _part(path, 0, os.stat(path).st_size)
+
+
+def _part(path: Path, start: int, length: int) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        file.seek(start)
+        while length > 0 and (piece := file.read(min(length, _PIECE_BYTES))):
+            length -= len(piece)
             yield piece

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import math
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -23,6 +23,8 @@ from . import files
 from .files import blob_file, blobs_of, state_file
 
 _SYNC_SECONDS = 1.0
+_MOST_NUMBER = 10**12
+_MOST_LOST, _MOST_BLOBS = 1000, 20_000
 _CHEAP_BYTES = 16 * 1024 * 1024  # an older snapshot is kept as a reserve while it costs no more than this
 
 
@@ -43,11 +45,9 @@ class StateWriter:
         self._durable = durable
         self._number = 0
         self._refused: str | None = None
-        self._pickle: list[bytes] = []
-        self._pickle_bytes = 0
-        self._manifest = b""
+        self._state: _State | None = None
         self._blob: _Blob | None = None
-        self._blobs: dict[str, int] = {}
+        self._blobs: dict[str, int] = {}  # the large values that came with this snapshot
         self._unsynced: list[Path] = []
         self._synced_at = 0.0
         self._lock = threading.Lock()
@@ -78,46 +78,51 @@ class StateWriter:
     def _begin(self, number: int) -> None:
         self._drop()
         self._number = number
+        try:
+            if not 0 < number < _MOST_NUMBER:
+                raise _Refused("its number makes no sense")
+            self._state = _State(state_file(self._folder, number))
+        except (OSError, _Refused) as problem:
+            self._refuse(problem)
 
     def _drop(self) -> None:
-        """Forget a snapshot that is not whole."""
-        if self._blob is not None:
-            self._blob.discard()
-        self._blob, self._refused = None, None
-        self._pickle, self._pickle_bytes, self._manifest, self._blobs = [], 0, b"", {}
+        """Forget a snapshot that is not whole, and what came with it."""
+        for part in (self._blob, self._state):
+            if part is not None:
+                part.discard()
+        needed = {blob for blobs in self._whole.values() for blob in blobs}
+        for blob in self._blobs.keys() - needed:
+            blob_file(self._folder, blob).unlink(missing_ok=True)
+        self._blob, self._state, self._refused, self._blobs = None, None, None, {}
 
     def _take_part(self, record: Any) -> None:
         try:
-            if isinstance(record, states.BlobStart):
-                self._finish_blob()
-                self._check_room(record.size)
-                self._blob = _Blob(self._folder, record.hash, record.size)
-            elif isinstance(record, states.Data):
+            assert self._state is not None
+            if isinstance(record, states.Data):
                 assert self._blob is not None
                 self._blob.write(record.data)
+                return
+            self._finish_blob()
+            if isinstance(record, states.BlobStart):
+                self._check_room(record.size)
+                self._blob = _Blob(self._folder, record.hash, record.size)
             elif isinstance(record, states.Pickle):
-                self._finish_blob()
-                self._pickle.append(record.data)
-                self._pickle_bytes += len(record.data)
-                self._check_room(0)
+                self._check_room(len(record.data))
+                self._state.write_pickle(record.data)
             elif isinstance(record, states.Manifest):
-                self._finish_blob()
-                self._manifest = record.data
+                self._state.write_manifest(record.facts, record.data)
         except (OSError, _Refused) as problem:
             self._refuse(problem)
 
     def _refuse(self, problem: Exception) -> None:
-        self._refused = _in_words(problem)
-        if self._blob is not None:
-            self._blob.discard()
-        self._blob, self._pickle = None, []
+        why = _in_words(problem)
+        self._drop()
+        self._refused = why
 
     def _check_room(self, more: int) -> None:
-        new = sum(self._blobs.values()) + more + self._pickle_bytes
-        if new > self._most_bytes:
-            raise _Refused(
-                f"what is to be kept is larger than the {self._most_bytes} bytes that are allowed for it"
-            )
+        held = self._state.pickle_bytes if self._state is not None else 0
+        if sum(self._blobs.values()) + more + held > self._most_bytes:
+            raise _Refused(_too_large(self._most_bytes))
 
     def _finish_blob(self) -> None:
         if self._blob is None:
@@ -140,33 +145,26 @@ class StateWriter:
         return {"failed": number, "reason": problem}
 
     def _write(self, digest: str) -> dict[str, Any]:
-        manifest = json.loads(self._manifest)
-        blobs = blobs_of(manifest)
-        if sum(blobs.values()) + self._pickle_bytes > self._most_bytes:
-            raise _Refused(
-                f"what is to be kept is larger than the {self._most_bytes} bytes that are allowed for it"
-            )
+        state = self._state
+        if state is None:
+            raise _Refused("it has no beginning")
+        blobs, told = blobs_of(state.manifest), _told(state.manifest)
+        if sum(blobs.values()) + state.pickle_bytes > self._most_bytes:
+            raise _Refused(_too_large(self._most_bytes))
         if not all(blob_file(self._folder, blob).exists() for blob in blobs):
             return {"again": self._number}  # what it thought to be here is not: all once more
-        head = files.header(len(self._manifest), self._pickle_bytes, digest)
-        path = _write_file(state_file(self._folder, self._number), [head, self._manifest, *self._pickle])
+        self._unsynced.append(state.finish(digest))
+        self._state = None
         self._whole[self._number], self._digests[self._number] = blobs, digest
-        self._unsynced.append(path)
         self._settle()
-        return {
-            "kept": self._number,
-            "digest": digest,
-            "blobs": sorted(blobs),
-            "hashed": manifest.get("hashed", []),
-            "lost": manifest.get("lost", []),
-            "bytes": self._pickle_bytes + sum(blobs.values()),
-        }
+        size = state.pickle_bytes + sum(blobs.values())
+        return {"kept": self._number, "digest": digest, "blobs": sorted(blobs), "bytes": size, **told}
 
     def _again(self, number: int, digest: str) -> dict[str, Any]:
         """The step `number` changed nothing: the newest snapshot is also that of this step."""
         self._drop()
         newest = max(self._whole, default=None)
-        if newest is None or number < newest or self._digests.get(newest) != digest:
+        if newest is None or not newest <= number < _MOST_NUMBER or self._digests.get(newest) != digest:
             return {"again": number}
         try:
             _link(state_file(self._folder, newest), state_file(self._folder, number))
@@ -199,10 +197,12 @@ class StateWriter:
         self._synced_at = time.monotonic()
 
     def _look(self) -> None:
-        """See which snapshots are there."""
+        """See which snapshots are there, and remove what a keeper that was killed left half written."""
+        for path in (*self._folder.glob(".*.new"), *self._folder.glob("blobs/*/.*.new")):
+            path.unlink(missing_ok=True)
         for number in files.numbers(self._folder)[:3]:
             with contextlib.suppress(files.Damaged):
-                found = files.read(self._folder, number)
+                found = files.look(self._folder, number)
                 self._whole[number], self._digests[number] = blobs_of(found.manifest), found.digest
 
     def _clean_up(self, *, most_extra: float = math.inf) -> None:
@@ -249,6 +249,42 @@ class StateWriter:
             self._clean_up(most_extra=_CHEAP_BYTES if answered else math.inf)
 
 
+class _State:
+    """The file of a snapshot on its way to its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.pickle_bytes = 0
+        self.manifest: dict[str, Any] = {}
+        self._manifest_bytes = 0
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        self._file = _create(self._temporary)
+        _write_all(self._file, bytes(files.HEAD_BYTES))
+
+    def write_pickle(self, data: bytes) -> None:
+        self.pickle_bytes += len(data)
+        _write_all(self._file, data)
+
+    def write_manifest(self, facts: dict[str, Any], data: bytes) -> None:
+        self.manifest, self._manifest_bytes = facts, len(data)
+        _write_all(self._file, data)
+
+    def finish(self, digest: str) -> Path:
+        """Give it its name."""
+        lengths = {"pickle_bytes": self.pickle_bytes, "manifest_bytes": self._manifest_bytes}
+        os.pwrite(self._file, files.head(**lengths, digest=digest), 0)
+        os.close(self._file)
+        self._file = -1
+        self._temporary.rename(self._path)
+        return self._path
+
+    def discard(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._temporary.unlink(missing_ok=True)
+
+
 class _Blob:
     """A large value on its way to its file."""
 
@@ -260,7 +296,7 @@ class _Blob:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temporary = self._path.with_name(f".{digest}.{os.getpid()}.new")
         self._found = hashlib.sha256()
-        self._file = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        self._file = _create(self._temporary)
 
     def write(self, data: bytes) -> None:
         self._found.update(data)
@@ -284,20 +320,24 @@ class _Blob:
         self._temporary.unlink(missing_ok=True)
 
 
-def _write_file(path: Path, parts: list[bytes]) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            for part in parts:
-                _write_all(file, part)
-        finally:
-            os.close(file)
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+def _told(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what the server is to know of a manifest, bounded: a guest says in it what it likes."""
+    lost = [
+        [str(word)[:300] for word in each] for each in manifest.get("lost", [])[:_MOST_LOST] if len(each) == 3
+    ]
+    hashed = [list(each) for each in manifest.get("hashed", [])]
+    if len(hashed) > _MOST_BLOBS or len(manifest.get("blobs", [])) > _MOST_BLOBS:
+        raise _Refused(f"it has more than {_MOST_BLOBS} large values")
+    plain = all(isinstance(word, (int, str)) and len(str(word)) < 100 for each in hashed for word in each)
+    return {"lost": lost, "hashed": hashed if plain else []}
+
+
+def _too_large(most_bytes: int) -> str:
+    return f"what is to be kept is larger than the {most_bytes} bytes that are allowed for it"
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _link(old: Path, new: Path) -> None:
@@ -310,7 +350,9 @@ def _link(old: Path, new: Path) -> None:
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        _write_file(new, [old.read_bytes()])
+        temporary = new.with_name(f".{new.name}.{os.getpid()}.new")
+        shutil.copyfile(old, temporary)
+        temporary.rename(new)
 
 
 def _write_all(file: int, data: bytes) -> None:
