@@ -46,7 +46,11 @@ async def _sessions(sandbox: Sandbox, folder: Path, count: int) -> AsyncGenerato
 
 async def measure_speed(folder: Path, rounds: int) -> list[Table]:
     """Measure a cell in the only session, in one of many, and in all of many by turns."""
-    found: dict[str, list[float]] = {_ALONE: [], f"one of {_MANY}, the others idle": [], f"all {_MANY} by turns": []}
+    found: dict[str, list[float]] = {
+        _ALONE: [],
+        f"one of {_MANY}, the others idle": [],
+        f"all {_MANY} by turns": [],
+    }
     alone, one, turns = found.values()
     async with LocalSandbox() as sandbox:
         for number in range(rounds):
@@ -88,12 +92,9 @@ async def measure_memory(folder: Path, rounds: int) -> list[Table]:
         before, ours_before = memory.available(), memory.memory_of(os.getpid())
         async with _sessions(observed, folder / "memory", _MANY) as sessions:
             await anyio.sleep(_REST_SECONDS)
-            guests = [one for process in observed.processes if (one := memory.memory_of(process.pid))]
             taken = (before - memory.available()) / _MANY
-            keepers = _ours("rlm_sessions.keeping")
+            guests, keeping, serving = map(_seen, _family([process.pid for process in observed.processes]))
             ours = memory.memory_of(os.getpid())
-            others = [one for pid in _ours("") if pid not in keepers and (one := memory.memory_of(pid))]
-            keeping = [one for pid in keepers if (one := memory.memory_of(pid))]
             places = [session.claimed.places.folder for session in sessions if session.claimed]
             disk = [float(await anyio.to_thread.run_sync(folder_bytes, place)) for place in places]
     bar = Bar(6_000_000, "<= 6 MB")
@@ -102,7 +103,11 @@ async def measure_memory(folder: Path, rounds: int) -> list[Table]:
         Row("session: its part of all", [float(one.part) for one in guests], "bytes"),
         Row("session, by what the machine has left", [taken], "bytes", bar),
         Row("keeper of all sessions: its own", [float(sum(one.own for one in keeping))], "bytes"),
-        Row("zygote and guard: their own", [float(sum(one.own for one in others))], "bytes"),
+        Row(
+            "zygote and all between us and the sessions: their own",
+            [float(sum(one.own for one in serving))],
+            "bytes",
+        ),
     ]
     if ours is not None and ours_before is not None:
         rows.append(Row("this process, for each session", [(ours.own - ours_before.own) / _MANY], "bytes"))
@@ -112,14 +117,20 @@ async def measure_memory(folder: Path, rounds: int) -> list[Table]:
     ]
 
 
-def _ours(having: str) -> list[int]:
-    """Return the processes that we started, and their children, whose command line holds `having`."""
-    found: list[int] = []
-    waiting = [os.getpid()]
-    for _ in range(2):  # a zygote is the child of a guard; below it are sessions
-        waiting = [child for pid in waiting for child in _children(pid)]
-        found += [pid for pid in waiting if having in _command(pid)]
-    return found
+def _seen(pids: list[int]) -> list[memory.Memory]:
+    return [one for pid in pids if (one := memory.memory_of(pid))]
+
+
+def _family(guests: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """Return the guests, the keeper, and all other processes below us."""
+    below = _below(os.getpid())
+    keepers = [pid for pid in below if "rlm_sessions.keeping" in _command(pid)]
+    return guests, keepers, [pid for pid in below if pid not in guests and pid not in keepers]
+
+
+def _below(pid: int) -> list[int]:
+    children = _children(pid)
+    return [*children, *(one for child in children for one in _below(child))]
 
 
 def _children(pid: int) -> list[int]:

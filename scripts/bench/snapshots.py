@@ -17,7 +17,7 @@ from rlm_sandboxes.local import LocalSandbox
 from rlm_sessions import Care, CellResult, Manager, Places, Session, identify, open_manager, open_session
 from rlm_sessions.keeping.keepers import open_keepers
 from rlm_sessions.places import folder_bytes
-from rlm_sessions.session import Keep
+from rlm_sessions.telling import Keep
 
 from . import peers
 from .common import LASTING, clocked, well
@@ -98,7 +98,7 @@ async def _measure_cells(folder: Path, rounds: int, name: str, size: int) -> Tab
     added = statistics.median(found[KEPT]) - statistics.median(found[WITHOUT])
     rows = [Row(which, values) for which, values in found.items()]
     rows.append(Row("added by snapshots", [max(added, 0.0)], "s", _FORK[name]))
-    note = "From one answer to the next, with no pause between cells: what a cell waits for the snapshot before it is in."
+    note = "From one answer to the next, with no pause: what a cell waits for the snapshot before it is part of that."
     return Table(f"A cell `{_CELL}` while a text of {name} is held", rows, WITHOUT, [note])
 
 
@@ -135,13 +135,18 @@ async def measure_until_whole(folder: Path, rounds: int) -> list[Table]:
     """Measure how long after the answer the snapshot is whole, beside writing as much to a file."""
     rows: list[Row] = []
     for name, size in SIZES.items():
-        cells = {f"{name} held, x changed": _CELL, f"{name} changed": f"x += 1; text = str(x) + text[len(str(x)):]"}
+        cells = {
+            f"{name} held, x changed": _CELL,
+            f"{name} changed": "x += 1; text = str(x) + text[len(str(x)):]",
+        }
         async with _kept_session(folder / f"whole{size}") as session:
             well(await session.run(f"x = 0\n{text_of(size)}"))
             await session.kept()
             for what, cell in cells.items():
                 rows.append(Row(what, [await _seconds_until_kept(session, cell) for _ in range(rounds)]))
-        rows.append(Row(f"{name} written to a file", [_seconds_to_write(folder, size) for _ in range(rounds)]))
+        rows.append(
+            Row(f"{name} written to a file", [_seconds_to_write(folder, size) for _ in range(rounds)])
+        )
     async with _kept_session(folder / "wholearray") as session:
         well(await session.run(f"x = 0\n{ARRAY}"))
         await session.kept()
@@ -153,7 +158,7 @@ async def measure_until_whole(folder: Path, rounds: int) -> list[Table]:
 
 @asynccontextmanager
 async def _kept_session(folder: Path) -> AsyncGenerator[Session]:
-    folder.mkdir(parents=True)
+    await anyio.Path(folder).mkdir(parents=True)
     async with (
         LocalSandbox() as sandbox,
         open_keepers() as keepers,
@@ -192,7 +197,9 @@ async def measure_waking(folder: Path, rounds: int) -> list[Table]:
             session = await manager.session(project)
             well(await session.run(f"x = 0\n{begin}"))
 
-            async def wake(session_run: Run = session.run, sleep: Callable[[], Awaitable[bool]] = session.sleep) -> float:
+            async def wake(
+                session_run: Run = session.run, sleep: Callable[[], Awaitable[bool]] = session.sleep
+            ) -> float:
                 if not await sleep():
                     raise RuntimeError("It does not sleep.")
                 return await seconds_of(session_run, _CELL)

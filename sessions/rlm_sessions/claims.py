@@ -6,6 +6,7 @@ Everything here blocks and belongs in a worker thread.
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from .projects import Project, identify
 _PATIENCE_SECONDS = 25.0  # as long as the keeper of a server that died may take to write its last snapshots
 _LOOK_SECONDS = 0.02
 _MOST_COPIES = 1000
+_COPIED_CHARACTERS = 150
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Claim:
 
 def claim(places: Places, project: Project) -> Claim:
     """Take `project`, or a copy of it if a server that is alive has it."""
+    if project.folder is None:
+        project = replace(project, folder=places.folder_of(project.key))
     place = places.project(project)
     lock = OwnerLock(place.lock)
     owner = _acquire(lock)
@@ -74,7 +78,7 @@ def _open(project: Project, place: ProjectPlaces, lock: OwnerLock, note: str = "
 def _copy(places: Places, project: Project, original: ProjectPlaces, owner: str) -> Claim:
     """Take a name that was never used, and begin there with what the owner has written down by now."""
     for number in range(2, _MOST_COPIES):
-        name = f"{project.name} copy {number}"
+        name = f"{_plain(project.name)} copy {number}"
         copy = replace(identify(named=name), name=name, folder=project.folder)
         place = places.project(copy)
         lock = OwnerLock(place.lock)
@@ -94,6 +98,11 @@ def _copy(places: Places, project: Project, original: ProjectPlaces, owner: str)
             claimed.journal.append("copied", cell=step, of=project.key)
         return claimed
     raise OSError("there are a thousand copies of this project; remove some")
+
+
+def _plain(name: str) -> str:
+    """Return a name that means no path, and leaves room for what is added to it."""
+    return re.sub(r"[/\\:]+", "-", name).lstrip("~.- ")[:_COPIED_CHARACTERS].rstrip() or "project"
 
 
 def _copy_state(original: Path, copy: Path) -> int | None:

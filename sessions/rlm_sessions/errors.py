@@ -24,10 +24,14 @@ class SessionError(Exception):
 
 
 class SessionEnded(SessionError):
-    """The guest is gone, and its variables with it. `reason` says how it ended."""
+    """The guest is gone, and its variables with it. `reason` says how it ended.
 
-    def __init__(self, reason: str) -> None:
+    `began` is False where it was gone before it could begin with what was asked of it.
+    """
+
+    def __init__(self, reason: str, *, began: bool = True) -> None:
         self.reason = reason
+        self.began = began
         super().__init__(f"This session is over: {reason}. Open a new one to go on.")
 
 

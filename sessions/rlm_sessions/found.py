@@ -15,7 +15,7 @@ from .journal_entries import Entry
 from .keeping import files
 from .keeping.files import Damaged, Kept
 
-STEP_KINDS = ("ran", "set", "load", "delete", "restored", "copied")
+STEP_KINDS = ("ran", "set", "load", "delete", "restored", "copied", "reset")
 _MOST_LOST = 100
 
 
@@ -30,18 +30,36 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def look(claim: Claim) -> Found:
-    """Choose the snapshot to go on from: the newest of a step that was answered."""
+def look(claim: Claim, step: int) -> Found:
+    """Choose the snapshot to go on from: the newest of a step that was answered.
+
+    `step` is the last one that this process knows to have been answered; the journal knows of others.
+    """
     folder = claim.places.state
-    answered, begun = _last_step(claim, *STEP_KINDS), _last_step(claim, "cell")
-    numbers = files.numbers(folder)
-    kept, notes = _choose(folder, [number for number in numbers if number <= answered] or numbers)
+    answered, begun = max(step, _last_step(claim, *STEP_KINDS)), _last_step(claim, "cell")
+    numbers, killed = files.numbers(folder), _killed(claim)
+    answers = [number for number in numbers if number <= answered and number not in killed]
+    kept, notes = _choose(folder, answers or numbers)
+    after = max([answered, begun, kept.number if kept else 0])
     for number in numbers:
-        if kept is not None and number > kept.number:
+        if (number > answered or number in killed) and not (kept and number == kept.number):
+            after = max(after, _number_if_whole(folder, number))
             files.state_file(folder, number).unlink(missing_ok=True)  # its step was never answered
-    after = max([answered, begun, *numbers])
     later = tuple(_steps_after(claim, kept.number if kept else 0))
     return Found(kept, after, later, begun if begun > answered else 0, tuple(notes))
+
+
+def _killed(claim: Claim) -> set[int]:
+    """Return the last steps of which it was answered that nothing they did is kept, whatever their guest has told."""
+    entries = claim.journal.entries(kind="ran", newest_first=True, limit=_MOST_LOST).entries
+    return {_step_of(entry) for entry in entries if entry.get("lost")}
+
+
+def _number_if_whole(folder: Path, number: int) -> int:
+    try:
+        return files.look(folder, number).number
+    except Damaged:
+        return 0
 
 
 def _last_step(claim: Claim, *kinds: str) -> int:
@@ -50,8 +68,14 @@ def _last_step(claim: Claim, *kinds: str) -> int:
 
 
 def _steps_after(claim: Claim, number: int) -> list[int]:
-    """Return the steps after that one which were answered."""
-    entries = claim.journal.entries(kind=STEP_KINDS[:4], newest_first=True, limit=_MOST_LOST).entries
+    """Return the steps after that one which were answered, since everything was forgotten last."""
+    forgotten = claim.journal.last("reset")
+    entries = claim.journal.entries(
+        kind=STEP_KINDS[:4],
+        after=forgotten["n"] if forgotten else None,
+        newest_first=True,
+        limit=_MOST_LOST,
+    ).entries
     done = [entry for entry in entries if not entry.get("lost")]  # else its answer said that nothing is kept
     return sorted({_step_of(entry) for entry in done if _step_of(entry) > number})
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -28,7 +28,7 @@ from .journal import JournalUnwritable
 from .keeping.files import Kept
 from .keeping.keepers import Keepers
 from .projects import Project
-from .results import CellError, CellResult, Loaded, Lost, Restored, Value, Variable, lost_of
+from .results import CellError, CellResult, Loaded, Lost, Restored, Value, Variable
 from .scribe import Scribe
 from .session import MAX_VALUE_BYTES, Answer, OnOutput, Policy, Session, open_session
 from .telling import Keep
@@ -43,6 +43,7 @@ _ENDED_BEFORE_WRITTEN = (
     "What was there before this cell comes back with the next one; nothing that this cell did is kept."
 )
 
+T = TypeVar("T")
 State = Literal["asleep", "idle", "busy"]
 
 
@@ -118,6 +119,7 @@ class ProjectSession:
         self._scribe = scribe
         self._line = anyio.Lock()
         self._waiting = 0
+        self.waking = False  # it has a place among those that are awake, and no guest yet
         self._session: Session | None = None
         self._put_down = anyio.Event()
         self._asleep = anyio.Event()
@@ -126,7 +128,8 @@ class ProjectSession:
         self._step = 0
         self._closed = False
         self._why_ended = ""
-        self._known_lost: set[str] = set()
+        self._told_lost_of = 0
+        self._current = 0
         self._told_problem = ""
         self._told_journal_problem = ""
         self._doing = ""
@@ -142,7 +145,7 @@ class ProjectSession:
         keeping = session.keeping if session is not None else None
         return SessionInfo(
             project=self.project,
-            state="asleep" if session is None else "busy" if self._doing else "idle",
+            state="busy" if self._doing else "asleep" if session is None else "idle",
             step=self._step,
             code=self._doing[:_CODE_SHOWN],
             since_seconds=time.monotonic() - self._since if self._doing else 0.0,
@@ -183,22 +186,44 @@ class ProjectSession:
 
     async def run(self, code: str, *, on_output: OnOutput | None = None) -> CellResult:
         """Run one cell. Whatever happened to the session before, its variables are there."""
-        async with self._turn(code) as session:
-            step = session.next_step
-            whole = None if self._claim is None else WholeOutput(self._claim.outputs, step, on_output)
-            self._begin_entry("cell", step, code=code)
-            try:
-                result = await session.run(code, on_output=whole.take if whole else on_output)
-            except SessionEnded as ended:
-                result = CellResult(step, error=CellError("SessionLost", str(ended)), lost=True)
-            except BaseException:
-                if whole is not None:
-                    whole.discard()
+        async with self._turn(code):
+            return await self._on_guest(lambda session: self._run(session, code, on_output))
+
+    async def _run(self, session: Session, code: str, on_output: OnOutput | None) -> CellResult:
+        step = self._current = session.next_step
+        whole = None if self._claim is None else WholeOutput(self._claim.outputs, step, on_output)
+        self._begin_entry("cell", step, code=code)
+        try:
+            result = await session.run(code, on_output=whole.take if whole else on_output)
+        except BaseException as problem:
+            if whole is not None:
+                whole.discard()
+            if not isinstance(problem, SessionEnded):
+                self._give_up("ran", step, session)
                 raise
+            if not problem.began:
+                raise
+            result = CellResult(step, error=CellError("SessionLost", str(problem)), lost=True)
+            whole = None
+        result = await self._finish(session, result, whole)
+        self._step = max(self._step, 0 if result.lost else step)
+        await self._record("ran", step, **_facts(result))
+        return replace(result, notes=self._take_notes())
+
+    def _give_up(self, kind: str, step: int, session: Session) -> None:
+        """Record a step for which nobody waits any more, or that failed. What it did stays."""
+        if not session.over:
             self._step = max(self._step, step)
-            result = await self._finish(session, result, whole)
-            await self._record("ran", step, **_facts(result))
-            return replace(result, notes=self._take_notes())
+            self._begin_entry(kind, step, unheard=True)
+
+    async def _on_guest(self, act: Callable[[Session], Awaitable[T]]) -> T:
+        """Do something in the guest; once more in another one if it was gone before it began."""
+        try:
+            return await act(await self._wake())
+        except SessionEnded as ended:
+            if ended.began:
+                raise
+        return await act(await self._wake())
 
     async def _finish(self, session: Session, result: CellResult, whole: WholeOutput | None) -> CellResult:
         if result.lost:
@@ -225,13 +250,13 @@ class ProjectSession:
         """Return what variables there are. A running cell is not waited for."""
         if self._session is not None and not self._session.over:
             return await self._session.variables()
-        async with self._turn("(list the variables)") as session:
-            return await session.variables()
+        async with self._turn("(list the variables)"):
+            return await self._on_guest(lambda session: session.variables())
 
     async def get(self, name: str, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
         """Return the value of a variable."""
-        async with self._turn(f"(read {name})") as session:
-            return await session.get(name, max_bytes=max_bytes)
+        async with self._turn(f"(read {name})"):
+            return await self._on_guest(lambda session: session.get(name, max_bytes=max_bytes))
 
     async def set(self, name: str, value: Any) -> tuple[str, ...]:
         """Set a variable to text, bytes or plain data; return what there is to say."""
@@ -281,22 +306,37 @@ class ProjectSession:
     async def _change(
         self, kind: str, name: str, act: Callable[[Session], Awaitable[dict[str, Any]]]
     ) -> tuple[str, ...]:
-        async with self._turn(f"({kind} {name})") as session:
-            step = session.next_step
+        async with self._turn(f"({kind} {name})"):
+            return await self._on_guest(lambda session: self._change_in(session, kind, name, act))
+
+    async def _change_in(
+        self,
+        session: Session,
+        kind: str,
+        name: str,
+        act: Callable[[Session], Awaitable[dict[str, Any]]],
+    ) -> tuple[str, ...]:
+        step = self._current = session.next_step
+        try:
             facts = await act(session)
-            self._step = max(self._step, step)
-            if self._care.durable:
-                await session.kept()
-            await self._record(kind, step, name=name, **facts)
-            return self._take_notes()
+        except SessionEnded:
+            raise
+        except BaseException:
+            self._give_up(kind, step, session)
+            raise
+        self._step = max(self._step, step)
+        if self._care.durable:
+            await session.kept()
+        await self._record(kind, step, name=name, **facts)
+        return self._take_notes()
 
     async def interrupt(self) -> bool:
         """Interrupt the running cell; return False if none runs. The session keeps its variables."""
         return self._session is not None and await self._session.interrupt()
 
     @asynccontextmanager
-    async def _turn(self, doing: str) -> AsyncGenerator[Session, None]:
-        """Wait in line, and lend the session awake."""
+    async def _turn(self, doing: str) -> AsyncGenerator[None, None]:
+        """Wait in line for a turn."""
         self._waiting += 1
         try:
             await self._line.acquire()
@@ -306,7 +346,7 @@ class ProjectSession:
             if self._closed:
                 raise SessionEnded("it was closed")
             self._doing, self._since = doing, time.monotonic()
-            yield await self._wake()
+            yield
         finally:
             self._doing = ""
             self.used_at = time.monotonic()
@@ -356,15 +396,15 @@ class ProjectSession:
     async def _call(self, name: str, payload: Any) -> Any:
         """Ask who answers, and record question and answer."""
         assert self._answer is not None
-        await self._record("call", self._step + 1, name=name, payload=payload)
+        await self._record("call", self._current, name=name, payload=payload)
         try:
             answer = await self._answer(name, payload)
         except Exception as problem:
             await self._record(
-                "answer", self._step + 1, name=name, problem=f"{type(problem).__name__}: {problem}"
+                "answer", self._current, name=name, problem=f"{type(problem).__name__}: {problem}"
             )
             raise
-        await self._record("answer", self._step + 1, name=name, answer=answer)
+        await self._record("answer", self._current, name=name, answer=answer)
         return answer
 
     # ---- waking and sleeping
@@ -375,10 +415,15 @@ class ProjectSession:
         if self._session is not None:
             self._why_ended = self._why_ended or "its guest is gone"
             await self._lay_down()
-        await self._places.make_place(self)
-        if self._claim is None:
-            return await self._start(None)
-        found = await anyio.to_thread.run_sync(look, self._claim)
+        try:
+            await self._places.make_place(self)
+            return await (self._start(None) if self._claim is None else self._wake_from(self._claim))
+        finally:
+            self.waking = False
+
+    async def _wake_from(self, claim: Claim) -> Session:
+        found = await anyio.to_thread.run_sync(look, claim, self._step)
+        self._notes += found.notes
         session = await self._start(found)
         if found.kept is not None:
             session = await self._bring_back(session, found, found.kept)
@@ -432,14 +477,12 @@ class ProjectSession:
         for _ in range(_TRIES):
             try:
                 restored = await session.restore(kept, folder)
-            except (
-                SessionEnded
-            ) as ended:  # by what it reads, or by chance; so it is tried again before it is given up
+            except SessionEnded as ended:  # by what it reads, or by chance, so it is tried again
                 why = ended.reason
                 await self._lay_down()
                 session = await self._start(found)
             else:
-                self._note_restored(kept, restored, found)
+                self._note_restored(kept, restored)
                 lost = [str(each) for each in restored.lost]
                 await self._record("restored", kept.number, variables=len(restored.names), lost=lost)
                 return session
@@ -448,12 +491,11 @@ class ProjectSession:
             f"The state after step {kept.number} could not be read back ({why}). It was put aside, under another "
             f"name in {folder}."
         )
-        again = await anyio.to_thread.run_sync(look, self._claim)
+        again = await anyio.to_thread.run_sync(look, self._claim, self._step)
+        self._notes += again.notes
         return session if again.kept is None else await self._bring_back(session, again, again.kept)
 
-    def _note_restored(self, kept: Kept, restored: Restored, found: Found) -> None:
-        lost = [each for each in restored.lost if str(each) not in self._known_lost]
-        self._known_lost = {str(each) for each in restored.lost}
+    def _note_restored(self, kept: Kept, restored: Restored) -> None:
         if self._why_ended:
             self._notes.append(f"The session ended and is back with its state after step {kept.number}.")
         elif not self._step:
@@ -462,10 +504,10 @@ class ProjectSession:
                 f"The session is back from disk with its state after step {kept.number}: "
                 f"{count} variable{'' if count == 1 else 's'}."
             )
-        if lost:
-            self._notes.append(_could_not_be_kept(lost))
+        if restored.lost and kept.number != self._told_lost_of:
+            self._notes.append(_could_not_be_kept(restored.lost))
+        self._told_lost_of = kept.number
         self._notes += restored.notes
-        self._notes += found.notes
 
     def _tell_of_lost_steps(self, found: Found) -> None:
         """Say which steps had an answer, and are not in the state that came back."""
@@ -499,7 +541,6 @@ class ProjectSession:
         if self._claim is None or not (session.over or await session.kept()):
             return False
         if session.keeping is not None:
-            self._known_lost = {str(each) for each in lost_of(session.keeping.lost)} & self._known_lost
             await session.keeping.tidy()
         await self._lay_down()
         await self._record("slept", None, after=self._step)
@@ -526,7 +567,6 @@ class ProjectSession:
                 await anyio.to_thread.run_sync(forget_state, self._claim.places.state)
                 await self._record("reset", self._step)
             self._why_ended = ""
-            self._known_lost = set()
 
     async def _lay_down(self) -> None:
         with anyio.CancelScope(shield=True):

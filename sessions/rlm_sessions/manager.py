@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
@@ -31,7 +31,8 @@ from .scribe import Scribe
 from .session import Answer
 
 _log = logging.getLogger(__name__)
-_LONGEST_LOOK_SECONDS = 5.0
+_LONGEST_LOOK_SECONDS, _LOOK_SECONDS = 5.0, 0.02
+_PATIENCE_SECONDS = 1.0
 _MIB = 1024 * 1024
 
 
@@ -105,7 +106,7 @@ class Manager:
         claimed: Claim | None = None
         try:
             claimed = await anyio.to_thread.run_sync(claim, self.places, project)
-            project, note = replace(project, key=claimed.project.key, name=claimed.project.name), claimed.note
+            project, note = claimed.project, claimed.note
         except (PlaceError, LockUnusable, OSError) as problem:
             note = f"Nothing of this session is kept: {problem}"
         return ProjectSession(
@@ -153,14 +154,17 @@ class Manager:
     async def make_place(self, session: ProjectSession) -> None:
         """Put the least recently used session to sleep if too many are awake. Raise `AllBusy` if none can be."""
         async with self._placing:
-            awake = [other for other in self._others(session) if other.awake]
-            while len(awake) >= self._household.awake:
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            while len(awake := self._awake_but(session)) >= self._household.awake:
                 if not await self._put_one_to_sleep(awake):
-                    raise AllBusy(self._household.awake, [str(other.info()) for other in awake])
-                awake = [other for other in self._others(session) if other.awake]
+                    if time.monotonic() > deadline:
+                        raise AllBusy(self._household.awake, [str(other.info()) for other in awake])
+                    await anyio.sleep(_LOOK_SECONDS)
+            session.waking = True
 
-    def _others(self, session: ProjectSession) -> list[ProjectSession]:
-        return [other for other in self._sessions.values() if other is not session]
+    def _awake_but(self, session: ProjectSession) -> list[ProjectSession]:
+        others = [other for other in self._sessions.values() if other is not session]
+        return [other for other in others if other.awake or other.waking]
 
     async def _put_one_to_sleep(self, awake: Sequence[ProjectSession]) -> bool:
         for session in sorted(awake, key=lambda session: session.used_at):
@@ -194,7 +198,10 @@ class Manager:
     async def make_room(self) -> None:
         """Remove what is kept of projects that nobody used for long, or beyond the quota."""
         keep = list(self._sessions)
-        await anyio.to_thread.run_sync(self.places.make_room, self._household.kept_bytes, keep)
+        try:
+            await anyio.to_thread.run_sync(self.places.make_room, self._household.kept_bytes, keep)
+        except Exception:
+            _log.exception("What is kept of projects could not be looked through.")
 
     async def close_all(self) -> None:
         """Put everything to sleep and let go of it."""

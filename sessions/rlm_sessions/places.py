@@ -146,6 +146,11 @@ class Places:
             raise PlaceError(places.folder, why, advice) from problem
         return places
 
+    def folder_of(self, key: str) -> Path | None:
+        """Return the folder of a project as it was when it was used last; None if it has none, or is not known."""
+        path = _facts(self._projects / key / "project.json").get("folder")
+        return Path(path) if isinstance(path, str) and Path(path).is_dir() else None
+
     def kept(self) -> list[Kept]:
         """Return what is kept, the last used first."""
         found = [_kept(self._projects / name) for name in self._keys()]
@@ -159,7 +164,7 @@ class Places:
                     for entry in entries
                     if is_key(entry.name) and entry.is_dir(follow_symlinks=False)
                 ]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def purge(self, key: str) -> int:
@@ -223,7 +228,7 @@ class Places:
 
 def _note(path: Path, project: Project) -> None:
     old = _facts(path)
-    folder = None if project.folder is None else str(project.folder)
+    folder = old.get("folder") if project.folder is None else str(project.folder)
     facts = {"key": project.key, "name": project.name, "folder": folder, "created": old.get("created")}
     facts["created"] = facts["created"] or datetime.now(UTC).isoformat(timespec="seconds")
     if facts == old:

@@ -6,6 +6,7 @@ this thread is there already, and whoever does not need to know how it went does
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from collections.abc import Callable
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
+
+_log = logging.getLogger(__name__)
 
 
 class Scribe:
@@ -57,4 +60,7 @@ class Scribe:
 
     def _run(self) -> None:
         while (write := self._work.get()) is not None:
-            write()
+            try:
+                write()
+            except Exception:
+                _log.exception("Something could not be written.")

@@ -269,6 +269,13 @@ class Session:
             except ProcessEnded:
                 raise self.end("the guest is gone") from None
 
+    async def _ask_for(self, frame: Frame) -> None:
+        """Send what the guest is to begin with; a guest that is gone has not begun."""
+        try:
+            await self.send(frame)
+        except SessionEnded as ended:
+            raise SessionEnded(ended.reason, began=False) from None
+
     async def _send_whole(self, data: bytes) -> None:
         """Send all of a frame, even for a caller that is cancelled: after half of one the guest understands nothing.
 
@@ -453,7 +460,7 @@ class Session:
         """
         async with self._line:
             if self._ended is not None:
-                raise self._ended
+                raise SessionEnded(self._ended.reason, began=False)
             self._numbers += 1
             cell = _Cell(self._numbers, Output(self._shown_characters), on_output)
             cell.output.add(self._take_late())
@@ -480,7 +487,7 @@ class Session:
         body = code.encode("utf-8", "surrogatepass")
         facts = {"cell": cell.number, "output_bytes": self.limits.output_bytes}
         try:
-            await self.send(Frame("run", facts, body))
+            await self._ask_for(Frame("run", facts, body))
             with anyio.move_on_after(min(_FIRST_LOOK_SECONDS, self.limits.wall_seconds)):
                 await cell.news.wait()
             if not cell.done.is_set():
@@ -693,7 +700,7 @@ class Session:
         reply = _Reply()
         self._replies[number] = reply
         try:
-            await self.send(Frame(kind, {"id": number, **facts}, body))
+            await self._ask_for(Frame(kind, {"id": number, **facts}, body))
             with anyio.move_on_after(self.limits.wall_seconds):
                 await reply.done.wait()
         finally:

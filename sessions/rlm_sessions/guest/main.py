@@ -339,7 +339,9 @@ class _Guest:
     def _do_blob(self, frame: Frame) -> None:
         digest, start = frame.facts["hash"], frame.facts["start"]
         try:
-            held = self._blobs.setdefault(digest, bytearray(frame.facts["size"]))
+            held = self._blobs.get(digest)
+            if held is None:
+                held = self._blobs[digest] = bytearray(frame.facts["size"])
             held[start : start + len(frame.body)] = frame.body
         except MemoryError:
             self._blobs[digest] = bytearray()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 FORMAT = 1
 HEAD_BYTES = 256
 _PIECE_BYTES = 1 << 20
+_STATE = re.compile(r"[0-9]{12}\.state")
 
 
 class Damaged(Exception):
@@ -60,13 +62,9 @@ def numbers(folder: Path) -> list[int]:
     """Return the numbers of all snapshots in a folder, the newest first."""
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
+    except OSError:
         return []
-    return sorted((int(name[:-6]) for name in names if _is_state(name)), reverse=True)
-
-
-def _is_state(name: str) -> bool:
-    return name.endswith(".state") and name[:-6].isdigit()
+    return sorted((int(name[:12]) for name in names if _STATE.fullmatch(name)), reverse=True)
 
 
 def look(folder: Path, number: int) -> Kept:
@@ -130,12 +128,12 @@ def blob_is_whole(folder: Path, digest: str, size: int) -> bool:
 
 def pieces(path: Path) -> Iterator[bytes]:
     """Return the content of a file, piece by piece."""
-    return _part(path, 0, os.stat(path).st_size)
+    return _part(path, 0, None)
 
 
-def _part(path: Path, start: int, length: int) -> Iterator[bytes]:
+def _part(path: Path, start: int, length: int | None) -> Iterator[bytes]:
     with open(path, "rb") as file:
         file.seek(start)
-        while length > 0 and (piece := file.read(min(length, _PIECE_BYTES))):
-            length -= len(piece)
+        while piece := file.read(_PIECE_BYTES if length is None else min(length, _PIECE_BYTES)):
+            length = None if length is None else length - len(piece)
             yield piece

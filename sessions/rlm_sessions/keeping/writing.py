@@ -53,8 +53,9 @@ class StateWriter:
         self._lock = threading.Lock()
         self._whole: dict[int, dict[str, int]] = {}  # the snapshots that are there, and their large values
         self._digests: dict[int, str] = {}
-        self._look()
-        self._clean_up()
+        with contextlib.suppress(OSError):  # whoever is to write there hears of it
+            self._look()
+            self._clean_up()
 
     def take(self, record: Any) -> dict[str, Any] | None:
         """Take in one record; return what to report when it ends a snapshot."""
