@@ -434,7 +434,7 @@ async def test_what_a_journal_could_not_take_in_is_not_lost_with_the_next_sleep(
     assert slept and result.value == "2", result.notes
 
 
-GARBAGE = ["²", "5", "999999999999", "000000000009", "-1", "x"]
+GARBAGE = ["²", "5", "999999999999", "999999999999999999999", "000000000009", "-1", "x"]
 
 
 @pytest.mark.parametrize("name", GARBAGE)
