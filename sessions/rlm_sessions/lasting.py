@@ -18,7 +18,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from rlm_sandboxes import Limits, ProcessEnded, Sandbox, Usage
+from rlm_sandboxes import Isolation, Limits, ProcessEnded, Sandbox, Usage
 
 from .claims import Claim
 from .errors import SessionEnded
@@ -121,6 +121,7 @@ class ProjectSession:
         self._waiting = 0
         self.waking = False  # it has a place among those that are awake, and no guest yet
         self._session: Session | None = None
+        self._isolation: Isolation | None = None
         self._put_down = anyio.Event()
         self._asleep = anyio.Event()
         self._asleep.set()
@@ -155,6 +156,11 @@ class ProjectSession:
             kept_step=keeping.number if keeping is not None else self._step,
             problem=keeping.problem if keeping is not None else "",
         )
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """What keeps its guest inside; None before it was awake for the first time."""
+        return self._isolation
 
     @property
     def awake(self) -> bool:
@@ -242,7 +248,7 @@ class ProjectSession:
         """Say of a cell that took its guest along that the state before it comes back."""
         if error is None or self._claim is None:
             return error
-        reason = error.message.replace("The session and its variables are lost: ", "")
+        reason = error.message.replace("The session and its variables are lost: ", "Its process is gone: ")
         back = "What was there before this cell comes back with the next one; nothing that this cell did is kept."
         return replace(error, name="CellKilled", message=f"{reason} {back}")
 
@@ -461,6 +467,7 @@ class ProjectSession:
                 keep=keep,
             ) as session:
                 self._session, started = session, True
+                self._isolation = session.isolation
                 task_status.started(session)
                 await self._put_down.wait()
         except Exception:

@@ -33,6 +33,7 @@ from .session import Answer
 _log = logging.getLogger(__name__)
 _LONGEST_LOOK_SECONDS, _LOOK_SECONDS = 5.0, 0.02
 _PATIENCE_SECONDS = 1.0
+_FIRST_MOMENTS_SECONDS, _LONG_SECONDS = 20.0, 3600.0
 _MIB = 1024 * 1024
 
 
@@ -196,12 +197,15 @@ class Manager:
             await self._put_one_to_sleep(awake)
 
     async def make_room(self) -> None:
-        """Remove what is kept of projects that nobody used for long, or beyond the quota."""
-        keep = list(self._sessions)
-        try:
-            await anyio.to_thread.run_sync(self.places.make_room, self._household.kept_bytes, keep)
-        except Exception:
-            _log.exception("What is kept of projects could not be looked through.")
+        """Remove now and then what is kept of projects that nobody used for long, or beyond the quota."""
+        await anyio.sleep(_FIRST_MOMENTS_SECONDS)  # when many are opened, and being made
+        while True:
+            keep = {*self._sessions, *self._doors}
+            try:
+                await anyio.to_thread.run_sync(self.places.make_room, self._household.kept_bytes, keep)
+            except Exception:
+                _log.exception("What is kept of projects could not be looked through.")
+            await anyio.sleep(_LONG_SECONDS)
 
     async def close_all(self) -> None:
         """Put everything to sleep and let go of it."""

@@ -204,12 +204,15 @@ class Places:
     ) -> list[Kept]:
         """Remove what was not used for `unused_seconds`, then the least recently used beyond `most_bytes`.
 
-        Projects in `keep`, and those that somebody has open, stay. Return what was removed.
+        Unused means: for so long before the project that was used last. What the clock says now is not
+        asked, because a wrong one would cost everything. Projects in `keep`, and those that somebody has
+        open, stay. Return what was removed.
         """
         kept = self.kept()
         total, removed = sum(each.bytes for each in kept), list[Kept]()
+        latest = max((each.last_used for each in kept), default=0.0)
         for each in reversed(kept):
-            idle = time.time() - each.last_used > unused_seconds
+            idle = latest - each.last_used > unused_seconds
             if each.key not in keep and (idle or total > most_bytes) and self._purged(each.key):
                 removed.append(each)
                 total -= each.bytes
@@ -256,6 +259,7 @@ def _kept(folder: Path) -> Kept:
     for kind, size, changed in _things(folder):
         sizes[kind] += size
         last_used = max(last_used, changed)
+    last_used = max(last_used, _changed(folder))  # one that was just made holds nothing yet
     name, path = facts.get("name"), facts.get("folder")
     return Kept(
         folder.name,
@@ -264,6 +268,13 @@ def _kept(folder: Path) -> Kept:
         sizes,
         last_used,
     )
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _things(folder: Path) -> Iterator[tuple[str, int, float]]:

@@ -44,7 +44,7 @@ def filled(places: Places, name: str, size: int, *, days_ago: float = 0) -> Proj
     made = places.project(project(name))
     (made.outputs / "big").write_bytes(b"x" * size)
     when = time.time() - days_ago * DAY
-    for path in (made.outputs / "big", made.folder / "project.json", *made.folder.iterdir()):
+    for path in (made.outputs / "big", *made.folder.iterdir(), made.folder):
         os.utime(path, (when, when))
     return made
 
@@ -294,11 +294,30 @@ def test_the_least_recently_used_make_room_until_the_rest_fits(places: Places) -
 
 def test_what_was_not_used_for_long_goes_even_if_there_is_room(places: Places) -> None:
     filled(places, "old", 1, days_ago=11)
-    filled(places, "new", 1, days_ago=9)
+    filled(places, "not so old", 1, days_ago=9)
+    filled(places, "new", 1)
 
     removed = places.make_room(10**9, unused_seconds=10 * DAY)
 
     assert [kept.name for kept in removed] == ["old"]
+
+
+def test_a_clock_that_is_far_ahead_costs_nothing(places: Places) -> None:
+    filled(places, "one", 1, days_ago=1000)
+    filled(places, "other", 1, days_ago=1001)
+
+    removed = places.make_room(10**9, unused_seconds=10 * DAY)
+
+    assert removed == []
+
+
+def test_a_project_that_is_being_made_is_not_old(places: Places) -> None:
+    filled(places, "used", 1)
+    (places.root / "projects" / "new-0123456789abcdef0123").mkdir()
+
+    removed = places.make_room(10**9, unused_seconds=10 * DAY)
+
+    assert removed == []
 
 
 def test_projects_that_are_open_or_to_be_kept_stay_whatever_room_is_needed(places: Places) -> None:
