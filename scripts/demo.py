@@ -46,7 +46,7 @@ async def main() -> None:
             async with session_of(project, Path(folder, "home")) as session:
                 for title, code in story:
                     await step(session, title, code)
-        print(f"isolation: {session.isolation}")
+                print(f"isolation: {session.isolation}\n")
 
 
 @asynccontextmanager
