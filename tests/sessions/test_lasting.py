@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rlm_sandboxes.local import LocalSandbox
 from rlm_sessions import (
     AllBusy,
     Care,
+    FilesNotFound,
     Household,
     OutputNotFound,
     Project,
@@ -296,6 +298,45 @@ async def test_several_files_become_one_context_with_parts_that_can_grow(
 
     assert (length.length, longer.length) == (16, 24)
     assert shown == "{'a.txt': 'in a.txt', 'deep/b.txt': 'in b.txt', 'c.txt': 'in c.txt'}"
+
+
+async def test_a_pattern_means_the_files_of_the_project_and_none_that_a_link_leads_to(
+    home: Home, project: Project, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "deep").mkdir()
+    for name in ("a.md", "deep/b.md", "c.txt"):
+        (folder / name).write_text(f"in {name}")
+    (tmp_path / "outside.md").write_text("secret")
+    (folder / "link.md").symlink_to(tmp_path / "outside.md")
+    said: list[str] = []
+    with anyio.fail_after(30):
+        async with home.session(project) as session:
+            loaded = await session.load("context", "**/*.md")
+            shown = await value(session, "context")
+            for pattern in ("*.none", "/etc/*", "../*"):
+                try:
+                    await session.load("more", pattern)
+                except FilesNotFound as problem:
+                    said.append(str(problem))
+            entry = home.told("load", project)[-1]
+
+    assert [file.name for file in loaded.files] == ["a.md", "deep/b.md"]
+    assert shown == "{'a.md': 'in a.md', 'deep/b.md': 'in deep/b.md'}"
+    assert len(said) == 3 and all("Nothing was changed" in each for each in said)
+    assert entry["files"] == [
+        [name, hashlib.sha256(f"in {name}".encode()).hexdigest()] for name in ("a.md", "deep/b.md")
+    ]
+
+
+async def test_a_picture_stays_readable_by_its_id(home: Home) -> None:
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); None"
+    with anyio.fail_after(60):
+        async with home.session() as session:
+            (shown,) = well(await session.run(draw)).displays
+            assert session.claimed is not None and shown.id is not None
+            chunk = await anyio.to_thread.run_sync(session.claimed.outputs.read, shown.id)
+
+    assert (chunk.mime, chunk.total) == ("image/png", len(shown.data))
 
 
 async def test_a_deleted_context_frees_its_memory_and_its_disk(
