@@ -7,6 +7,8 @@ and says which hold, before it runs anything foreign.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -303,6 +305,7 @@ class SpawnedProcess:
         try:
             await self.kill()
             await self._process.aclose()
+            await _hear_of_closing(self._in)
         finally:
             await anyio.to_thread.run_sync(self._hold.close)
 
@@ -323,6 +326,14 @@ class SpawnedProcess:
                         data = (data + piece)[-_CRASH_BYTES:]
                 self._last_words = data.decode("utf-8", "backslashreplace").strip()
             return self._last_words
+
+
+async def _hear_of_closing(stream: object) -> None:
+    """Take note that a pipe to a program that is gone broke. Early releases of Python 3.11 else log it, later."""
+    writer = getattr(stream, "_stream", None)
+    if isinstance(writer, asyncio.StreamWriter):
+        with anyio.move_on_after(_END_SECONDS), contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 def meaning(status: int) -> int:

@@ -12,6 +12,7 @@ from .mounts import Owner
 _THREAD_STACK_BYTES = 9 * 1024 * 1024
 _OWN_THREADS = 3  # the program's own: the main one, one that reads, and a copy that the host allowed
 _SIGNALS = 256
+_FIRST_ORDINARY, _SPREAD = 1000, 10_000
 
 
 def become(owner: Owner) -> None:
@@ -20,6 +21,30 @@ def become(owner: Owner) -> None:
     os.setresgid(owner.gid, owner.gid, owner.gid)
     os.setresuid(owner.uid, owner.uid, owner.uid)
     system.prctl(system.PR_SET_DUMPABLE, 1)  # else our own files in /proc are root's from now on
+
+
+def user_near(wanted: int) -> int:
+    """Return a user that we can become: `wanted`, or another one that exists in our user namespace; 0 for none.
+
+    The root of a container without privileges knows some thousand users, or only itself.
+    """
+    try:
+        with open("/proc/self/setgroups") as file:
+            if file.read().strip() != "allow":
+                return 0
+        users, groups = _mapped("uid_map"), _mapped("gid_map")
+    except OSError:
+        return wanted  # a kernel without user namespaces
+    last = min(max(end for _, end in users), max(end for _, end in groups))
+    near = wanted if wanted <= last else last - wanted % max(1, min(last // 2, _SPREAD))
+    both = all(any(first <= near <= end for first, end in known) for known in (users, groups))
+    return near if both and near >= _FIRST_ORDINARY else 0
+
+
+def _mapped(name: str) -> list[tuple[int, int]]:
+    with open("/proc/self/" + name) as file:
+        words = [line.split() for line in file]
+    return [(int(first), int(first) + int(count) - 1) for first, _, count in words]
 
 
 def enter_user_namespace(proc: int) -> None:

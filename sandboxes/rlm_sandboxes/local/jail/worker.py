@@ -185,7 +185,7 @@ class _Jail:
 
     def _become(self) -> str:
         if not self._around.worker_uid:
-            return "" if os.geteuid() else "the interpreter lies where only root may go"
+            return "" if os.geteuid() else "there is no other user here who could reach the interpreter"
         privileges.become(Owner(self._uid, self._gid))
         return ""
 

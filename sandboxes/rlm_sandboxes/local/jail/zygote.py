@@ -79,7 +79,8 @@ def _prepare(control: socket.socket, lifeline: socket.socket, config: dict[str, 
     importlib.import_module(package)
     readable = _readable(config)
     others = not namespaces["mountns"] or all(_open_to_all(path) for path in readable)
-    uid = int(config["worker_uid"]) if os.geteuid() == 0 and "uid" in config["layers"] and others else 0
+    becomes = os.geteuid() == 0 and "uid" in config["layers"] and others
+    uid = privileges.user_near(int(config["worker_uid"])) if becomes else 0
     around = Surroundings(namespaces, readable, _pattern(namespaces, readable, uid), (package, function), uid)
     worker.settle()
     hello = {"python": list(sys.version_info[:3]), "namespaces": namespaces, "worker_uid": uid}
