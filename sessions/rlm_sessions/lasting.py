@@ -211,9 +211,13 @@ class ProjectSession:
                 raise
             result = CellResult(step, error=CellError("SessionLost", str(problem)), lost=True)
             whole = None
-        result = await self._finish(session, result, whole)
-        self._step = max(self._step, 0 if result.lost else step)
-        await self._record("ran", step, **_facts(result))
+        try:
+            result = await self._finish(session, result, whole)
+            self._step = max(self._step, 0 if result.lost else step)
+            await self._record("ran", step, **_facts(result))
+        except BaseException:
+            self._give_up("ran", step, session)
+            raise
         return replace(result, notes=self._take_notes())
 
     def _give_up(self, kind: str, step: int, session: Session) -> None:
@@ -254,7 +258,7 @@ class ProjectSession:
 
     async def variables(self) -> list[Variable]:
         """Return what variables there are. A running cell is not waited for."""
-        if self._session is not None and not self._session.over:
+        if self._session is not None and not self._session.over and not self.waking:
             return await self._session.variables()
         async with self._turn("(list the variables)"):
             return await self._on_guest(lambda session: session.variables())
@@ -325,15 +329,13 @@ class ProjectSession:
         step = self._current = session.next_step
         try:
             facts = await act(session)
-        except SessionEnded:
-            raise
+            self._step = max(self._step, step)
+            if self._care.durable:
+                await session.kept()
+            await self._record(kind, step, name=name, **facts)
         except BaseException:
             self._give_up(kind, step, session)
             raise
-        self._step = max(self._step, step)
-        if self._care.durable:
-            await session.kept()
-        await self._record(kind, step, name=name, **facts)
         return self._take_notes()
 
     async def interrupt(self) -> bool:
@@ -430,9 +432,13 @@ class ProjectSession:
     async def _wake_from(self, claim: Claim) -> Session:
         found = await anyio.to_thread.run_sync(look, claim, self._step)
         self._notes += found.notes
-        session = await self._start(found)
-        if found.kept is not None:
-            session = await self._bring_back(session, found, found.kept)
+        try:
+            session = await self._start(found)
+            if found.kept is not None:
+                session = await self._bring_back(session, found, found.kept)
+        except BaseException:  # a guest without its variables must not be taken for one that has none
+            await self._lay_down()
+            raise
         self._tell_of_lost_steps(found)
         self._step = max(self._step, found.after)
         self._why_ended = ""

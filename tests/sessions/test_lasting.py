@@ -300,6 +300,31 @@ async def test_several_files_become_one_context_with_parts_that_can_grow(
     assert shown == "{'a.txt': 'in a.txt', 'deep/b.txt': 'in b.txt', 'c.txt': 'in c.txt'}"
 
 
+async def test_who_gives_up_while_a_session_wakes_leaves_it_as_it_was(home: Home) -> None:
+    with anyio.fail_after(60):
+        async with home.session() as session:
+            await session.run("x = [1]; text = 'abc' * 3_000_000")
+            for milliseconds in (0, 1, 2, 4, 6, 8, 10, 12, 15, 20, 30):
+                assert await session.sleep()
+                with anyio.move_on_after(milliseconds / 1000):
+                    await session.run("x.append(2); x.pop()")
+                assert await value(session, "x, len(text)") == "([1], 9000000)"
+
+
+async def test_who_gives_up_at_any_moment_of_a_cell_costs_nothing(home: Home) -> None:
+    with anyio.fail_after(60):
+        async with home.session() as session:
+            await session.run("n = 0")
+            for tenths in range(0, 30, 2):
+                before = await value(session, "n")
+                with anyio.move_on_after(tenths / 10_000):
+                    await session.run("n += 1")
+                after = await value(session, "n")
+                await session.sleep()
+                assert await value(session, "n") == after
+                assert int(after or 0) - int(before or 0) in (0, 1)
+
+
 async def test_a_pattern_means_the_files_of_the_project_and_none_that_a_link_leads_to(
     home: Home, project: Project, folder: Path, tmp_path: Path
 ) -> None:
