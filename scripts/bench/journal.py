@@ -1,8 +1,8 @@
 """Measures the journal: what an entry costs, and asking among very many, beside reading the files for it.
 
-    python -m scripts.bench.journal [--entries N] [--rounds N]
+    scripts/bench/journal [--entries N] [--rounds N]
 
-Run it in the root of the repository. The exit status is 1 if a bar is missed. Times of appending are those of
+The exit status is 1 if a bar is missed. Times of appending are those of
 writing to the system's cache, as `append` does where nobody asks for durable entries.
 """
 
