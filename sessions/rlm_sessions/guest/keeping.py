@@ -41,6 +41,8 @@ class Keeping:
         self._ask_for_time: Callable[[], None] = getattr(channel, "ask_for_time", lambda: None)
         self._pending: int | None = None
         self._copy: int | None = None
+        self._copied_at = 0.0
+        self._copy_seconds = 0.0  # how long the last one took
         self._refusals = 0
         self._skip = 0
         self._skipped = 0
@@ -73,7 +75,12 @@ class Keeping:
                 time.sleep(0.001)
 
     def before_answer(self) -> None:
-        """Wait a moment for the state after the step before: should this process die, only one step is lost."""
+        """Wait a moment for the state after the step before: should this process die, only one step is lost.
+
+        Where the copy before took longer than that, this one will too, and there is no sense in waiting.
+        """
+        if self._copy_seconds > _PATIENCE_SECONDS:
+            return
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while self._copy is not None and time.monotonic() < deadline:
             time.sleep(0.0005)
@@ -148,6 +155,7 @@ class Keeping:
         if pid == 0:
             self._be_the_copy()
         self._copy, self._pending, self._refusals = pid, None, 0
+        self._copied_at = time.monotonic()
         return True
 
     def _make_copy(self) -> int:
@@ -187,6 +195,7 @@ class Keeping:
         try:
             if os.waitpid(self._copy, flags)[0]:
                 self._copy = None
+                self._copy_seconds = time.monotonic() - self._copied_at
         except ChildProcessError:
             self._copy = None
         except KeyboardInterrupt:
