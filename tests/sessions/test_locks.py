@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import threading
 from pathlib import Path
 
@@ -107,7 +108,9 @@ def test_a_program_started_otherwise_does_not_hold_it(path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
 
     lock.release()
-    taken = other.acquire()
+    end = time.monotonic() + 5  # it is on its way to being another program, and lets go on that way
+    while not (taken := other.acquire()) and time.monotonic() < end:
+        time.sleep(0.001)
     child.communicate(b"\n")
 
     assert taken
