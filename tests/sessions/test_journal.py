@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import sqlite3
 import subprocess
@@ -12,8 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_sessions.journal import Journal, JournalUnwritable
+from tests.sessions.small_files import files_up_to
 
 KILOBYTE = 1024
 OWN_NAMES = ("n", "time", "kind", "cut", "cell", "durable")
@@ -37,17 +36,6 @@ def folder(tmp_path: Path) -> Path:
 def journal(folder: Path) -> Iterator[Journal]:
     with Journal.open(folder) as opened:
         yield opened
-
-
-@contextmanager
-def files_up_to(size: int) -> Generator[None]:
-    """Have the system refuse to make any file of this process larger than `size`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 linux_only = pytest.mark.skipif(

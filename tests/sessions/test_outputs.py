@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_sessions.outputs import Chunk, OutputNotFound, Outputs, OutputsFull
+from tests.sessions.small_files import files_up_to
 
 KILOBYTE = 1024
 
@@ -28,17 +26,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def outputs(folder: Path) -> Outputs:
     return Outputs(folder)
-
-
-@contextmanager
-def files_up_to(size: int) -> Generator[None]:
-    """Have the system refuse to make any file of this process larger than `size`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def keep(outputs: Outputs, *texts: str, cell: int = 1, memory_bytes: int = 100) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import stat
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +22,7 @@ from rlm_sessions.places import (
     write_atomically,
 )
 from rlm_sessions.projects import Project, identify
+from tests.sessions.small_files import files_up_to
 
 BLOCK = 4096
 DAY = 24 * 3600.0
@@ -51,17 +49,6 @@ def filled(places: Places, name: str, size: int, *, days_ago: float = 0) -> Proj
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-@contextmanager
-def files_up_to(size: int) -> Generator[None]:
-    """Have the system refuse to make any file of this process larger than `size`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # ---- folders

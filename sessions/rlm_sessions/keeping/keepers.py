@@ -45,7 +45,6 @@ class Keeping:
         self.number = 0
         self.tried = 0
         self.problem = ""
-        self.lost: list[list[str]] = []
         self.over = False
         self._on_report = on_report
         self._news = anyio.Event()
@@ -58,7 +57,6 @@ class Keeping:
         elif "kept" in report:
             self.number = self.tried = max(self.number, int(report["kept"]))
             self.problem = ""
-            self.lost = report.get("lost", self.lost)
         elif "failed" in report:
             self.tried = max(self.tried, int(report["failed"]))
             self.problem = str(report["reason"])
