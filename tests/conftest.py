@@ -16,5 +16,5 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which one of our modules blocks the event loop."""
-    with blockbuster_ctx(["rlm_sandboxes", "rlm_sessions"]) as detector:
+    with blockbuster_ctx(["rlm_mcp", "rlm_sandboxes", "rlm_sessions"]) as detector:
         yield detector

@@ -28,7 +28,7 @@ from .journal import JournalUnwritable
 from .keeping.files import Kept
 from .keeping.keepers import Keepers
 from .projects import Project
-from .results import CellError, CellResult, Loaded, Lost, Restored, Value, Variable
+from .results import CellError, CellResult, Loaded, Lost, More, Restored, Value, Variable, open_otherwise
 from .scribe import Scribe
 from .session import MAX_VALUE_BYTES, Answer, OnOutput, Policy, Session, open_session
 from .telling import Keep
@@ -49,13 +49,14 @@ State = Literal["asleep", "idle", "busy"]
 
 @dataclass(frozen=True)
 class Care:
-    """How sessions are run and kept; the same for all of a manager."""
+    """How sessions are run and kept; the same for all of a manager unless one is opened otherwise."""
 
     limits: Limits = field(default_factory=Limits)
     policy: Policy = "auto"
     durable: bool = False
     shown_characters: int = 20_000
     state_bytes: int = 4 * 1024**3
+    more: More = open_otherwise  # what a cell that reached a limit is told about raising it
 
 
 @dataclass(frozen=True)
@@ -190,17 +191,26 @@ class ProjectSession:
 
     # ---- steps
 
-    async def run(self, code: str, *, on_output: OnOutput | None = None) -> CellResult:
-        """Run one cell. Whatever happened to the session before, its variables are there."""
-        async with self._turn(code):
-            return await self._on_guest(lambda session: self._run(session, code, on_output))
+    async def run(
+        self, code: str, *, on_output: OnOutput | None = None, wall_seconds: float | None = None
+    ) -> CellResult:
+        """Run one cell. Whatever happened to the session before, its variables are there.
 
-    async def _run(self, session: Session, code: str, on_output: OnOutput | None) -> CellResult:
+        `wall_seconds` is in place of the limit of that name, for this cell.
+        """
+        async with self._turn(code):
+            return await self._on_guest(lambda session: self._run(session, code, on_output, wall_seconds))
+
+    async def _run(
+        self, session: Session, code: str, on_output: OnOutput | None, wall_seconds: float | None
+    ) -> CellResult:
         step = self._current = session.next_step
         whole = None if self._claim is None else WholeOutput(self._claim.outputs, step, on_output)
         self._begin_entry("cell", step, code=code)
         try:
-            result = await session.run(code, on_output=whole.take if whole else on_output)
+            result = await session.run(
+                code, on_output=whole.take if whole else on_output, wall_seconds=wall_seconds
+            )
         except BaseException as problem:
             if whole is not None:
                 whole.discard()
@@ -471,6 +481,7 @@ class ProjectSession:
                 answer=self._call if self._answer is not None else None,
                 shown_characters=self._care.shown_characters,
                 keep=keep,
+                more=self._care.more,
             ) as session:
                 self._session, started = session, True
                 self._isolation = session.isolation

@@ -50,8 +50,8 @@ class Household:
 class SessionHost(Protocol):
     """Who has sessions. Nothing of its callers depends on a session being in their process."""
 
-    async def session(self, project: Project) -> ProjectSession:
-        """Return the session of a project, which is made if there is none."""
+    async def session(self, project: Project, *, care: Care | None = None) -> ProjectSession:
+        """Return the session of a project, which is made if there is none, to be run and kept as `care` says."""
         ...
 
     def sessions(self) -> list[SessionInfo]:
@@ -91,19 +91,24 @@ class Manager:
 
     # ---- finding
 
-    async def session(self, project: Project) -> ProjectSession:
+    async def session(
+        self, project: Project, *, care: Care | None = None, sandbox: Sandbox | None = None
+    ) -> ProjectSession:
         """Return the session of a project. It is asleep until its first step.
 
-        If another server has the project, it is a copy under a name of its own, which its first
-        answer tells. Where nothing can be kept it is in memory only, and says so.
+        One that is opened now runs in `sandbox` and is kept as `care` says, or else like all others. If
+        another server has the project, it is a copy under a name of its own, which its first answer tells.
+        Where nothing can be kept it is in memory only, and says so.
         """
         async with self._doors[project.key]:  # whoever closes it is waited for
             found = self._sessions.get(project.key)
             if found is None:
-                found = self._sessions[project.key] = await self._open(project)
+                found = self._sessions[project.key] = await self._open(
+                    project, care or self.care, sandbox or self._sandbox
+                )
         return found
 
-    async def _open(self, project: Project) -> ProjectSession:
+    async def _open(self, project: Project, care: Care, sandbox: Sandbox) -> ProjectSession:
         claimed: Claim | None = None
         try:
             claimed = await anyio.to_thread.run_sync(claim, self.places, project)
@@ -113,9 +118,9 @@ class Manager:
         return ProjectSession(
             project,
             claimed,
-            sandbox=self._sandbox,
+            sandbox=sandbox,
             keepers=self._keepers,
-            care=self.care,
+            care=care,
             answer=self._answer,
             tasks=self._tasks,
             places=self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -10,6 +11,8 @@ from rlm_sandboxes import Limits
 from .guest.wire import WireError
 
 Form: TypeAlias = Literal["text", "bytes", "json"]
+
+More: TypeAlias = Callable[[str, str], str]
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def lost_of(told: Any) -> tuple[Lost, ...]:
     return tuple(lost)
 
 
-def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:
+def error_of(facts: dict[str, Any], limits: Limits, more: More) -> CellError | None:
     """Return the error of a cell as its guest told it, with advice where a limit caused it."""
     if facts.get("error") is None:
         return None
@@ -216,7 +219,7 @@ def error_of(facts: dict[str, Any], limits: Limits) -> CellError | None:
     message = text_of(told, "message", most=8_000)
     return CellError(
         name=text_of(told, "name", most=200),
-        message=f"{message}{message and ' '}{advice(limit, limits)}" if limit else message,
+        message=f"{message}{message and ' '}{advice(limit, limits, more)}" if limit else message,
         traceback=text_of(told, "traceback", most=32_000),
         limit=limit,
     )
@@ -243,9 +246,14 @@ _SEEN = {
 }
 
 
-def advice(limit: str, limits: Limits) -> str:
-    """Return which limit was reached, and how to raise it."""
+def advice(limit: str, limits: Limits, more: More) -> str:
+    """Return which limit was reached, and how to raise it, which `more` says."""
     value = getattr(limits, limit)
     opened = {"network": "True", "files": '"write"'}.get(limit, "...")
     said = _ADVICE[limit].format(value, _SEEN[limits.files])
-    return f"{said} To allow more, open the session with Limits({limit}={opened})."
+    return f"{said} {more(limit, opened)}"
+
+
+def open_otherwise(limit: str, value: str) -> str:
+    """Return how whoever opens a session can raise one of its limits."""
+    return f"To allow more, open the session with Limits({limit}={value})."

@@ -16,6 +16,7 @@ import anyio.from_thread
 import anyio.lowlevel
 
 _log = logging.getLogger(__name__)
+_GLANCE_SECONDS = 0.0005  # how long the event loop itself may wait; most writes take a tenth of that
 
 
 class Scribe:
@@ -34,24 +35,12 @@ class Scribe:
 
     async def now(self, write: Callable[[], None]) -> None:
         """Have `write` done, and all that was given before it; raise what it raises."""
-        token, done = anyio.lowlevel.current_token(), anyio.Event()
-        problems: list[Exception] = []
-
-        def tell() -> None:
-            try:
-                write()
-            except Exception as problem:
-                problems.append(problem)
-            try:
-                anyio.from_thread.run_sync(done.set, token=token)
-            except RuntimeError:
-                pass  # nobody is there any more who could wait
-
-        self.soon(tell)
-        with anyio.CancelScope(shield=True):
-            await done.wait()
-        if problems:
-            raise problems[0]
+        job = _Job(write)
+        self.soon(job.run)
+        if not job.done.acquire(timeout=_GLANCE_SECONDS):
+            await job.wait()
+        if job.problem is not None:
+            raise job.problem
 
     def close(self) -> None:
         """End the thread when it has done everything."""
@@ -64,3 +53,45 @@ class Scribe:
                 write()
             except Exception:
                 _log.exception("Something could not be written.")
+
+
+class _Job:
+    """Something to be done for which somebody waits."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.problem: Exception | None = None
+        self._write = write
+        self._guard = threading.Lock()
+        self._over = False
+        self._tell: Callable[[], None] | None = None
+
+    def run(self) -> None:
+        """Do it, and tell who waits."""
+        try:
+            self._write()
+        except Exception as problem:
+            self.problem = problem
+        with self._guard:
+            self._over = True
+        self.done.release()
+        if self._tell is not None:
+            self._tell()
+
+    async def wait(self) -> None:
+        """Return when it is done."""
+        token, done = anyio.lowlevel.current_token(), anyio.Event()
+
+        def tell() -> None:
+            try:
+                anyio.from_thread.run_sync(done.set, token=token)
+            except RuntimeError:
+                pass  # nobody is there any more who could wait
+
+        with self._guard:
+            if self._over:
+                return
+            self._tell = tell
+        with anyio.CancelScope(shield=True):
+            await done.wait()

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -51,6 +52,7 @@ from .results import (
     Display,
     Form,
     Loaded,
+    More,
     Restored,
     Value,
     Variable,
@@ -60,6 +62,7 @@ from .results import (
     loaded_of,
     mapping_of,
     number_of,
+    open_otherwise,
     optional_text,
     restored_of,
     text_of,
@@ -111,19 +114,23 @@ async def open_session(
     answer: Answer | None = None,
     shown_characters: int = SHOWN_CHARACTERS,
     keep: Keep | None = None,
+    more: More = open_otherwise,
 ) -> AsyncGenerator[Session, None]:
     """Open a session in `sandbox` for the folder `project`, or for none.
 
     `policy` is the language policy: "auto" is permissive behind strong walls and strict behind
     weak ones. `answer` is asked whatever code in a cell asks by `call(name, payload)`. With `keep`,
-    the state after each step is written down there; who closes the session waits until it is.
+    the state after each step is written down there; who closes the session waits until it is. `more` says
+    what a cell that reached a limit is told about raising it.
     """
     limits = limits or Limits()
     async with AsyncExitStack() as stack:
         endings: list[Callable[[], Awaitable[None]]] = []
         stack.push_async_callback(_await_each, endings)  # when the guest is gone, and so has told all
         process = await stack.enter_async_context(sandbox.start(guest_program(), project, limits))
-        session = Session(process, limits, answer, shown_characters, after=keep.after if keep else 0)
+        session = Session(
+            process, limits, answer, shown_characters, after=keep.after if keep else 0, more=more
+        )
         await session.begin(policy, keeps=keep is not None)
         if keep is not None:
             endings.append(await session.keep_in(keep))
@@ -157,8 +164,10 @@ class Session:
         shown_characters: int,
         *,
         after: int = 0,
+        more: More = open_otherwise,
     ) -> None:
         self.limits = limits
+        self._more = more
         self.isolation: Isolation = process.isolation
         self.python: tuple[int, ...] = ()
         self._process = process
@@ -452,8 +461,10 @@ class Session:
 
     # ---- cells
 
-    async def run(self, code: str, *, on_output: OnOutput | None = None) -> CellResult:
-        """Run one cell and return what came of it.
+    async def run(
+        self, code: str, *, on_output: OnOutput | None = None, wall_seconds: float | None = None
+    ) -> CellResult:
+        """Run one cell and return what came of it. `wall_seconds` is in place of the limit of that name.
 
         Raise `SessionEnded` if the session was over before. A caller that is cancelled
         interrupts the cell; the session and its variables stay.
@@ -462,7 +473,12 @@ class Session:
             if self._ended is not None:
                 raise SessionEnded(self._ended.reason, began=False)
             self._numbers += 1
-            cell = _Cell(self._numbers, Output(self._shown_characters), on_output)
+            cell = _Cell(
+                self._numbers,
+                Output(self._shown_characters),
+                on_output,
+                self.limits if wall_seconds is None else replace(self.limits, wall_seconds=wall_seconds),
+            )
             cell.output.add(self._take_late())
             self._cell = cell
             try:
@@ -488,7 +504,7 @@ class Session:
         facts = {"cell": cell.number, "output_bytes": self.limits.output_bytes}
         try:
             await self._ask_for(Frame("run", facts, body))
-            with anyio.move_on_after(min(_FIRST_LOOK_SECONDS, self.limits.wall_seconds)):
+            with anyio.move_on_after(min(_FIRST_LOOK_SECONDS, cell.limits.wall_seconds)):
                 await cell.news.wait()
             if not cell.done.is_set():
                 await self._accompany(cell)
@@ -501,7 +517,7 @@ class Session:
             try:
                 cell.serve_in(tasks)
                 tasks.start_soon(self._watch, cell)
-                with anyio.move_on_after(cell.began + self.limits.wall_seconds - time.monotonic()):
+                with anyio.move_on_after(cell.began + cell.limits.wall_seconds - time.monotonic()):
                     await cell.done.wait()
                 if not cell.done.is_set():
                     await self._stop(cell, "wall_seconds")
@@ -599,15 +615,16 @@ class Session:
             raise self._broken(problem) from problem
 
     def _error(self, cell: _Cell, facts: dict[str, Any], *, lost: bool) -> CellError | None:
-        told = error_of(facts, self.limits)
+        told = error_of(facts, cell.limits, self._more)
+        limit = advice(cell.limit, cell.limits, self._more) if cell.limit else ""
         if lost:
             reason = self._ended.reason if self._ended else "its guest is gone"
-            said = f"{advice(cell.limit, self.limits)} " if cell.limit else ""
+            said = f"{limit} " if limit else ""
             return CellError(
                 "SessionLost", f"{said}The session and its variables are lost: {reason}.", "", cell.limit
             )
         if cell.limit and told is not None:
-            message = f"{advice(cell.limit, self.limits)} The session and its variables are kept."
+            message = f"{limit} The session and its variables are kept."
             return CellError("LimitReached", message, told.traceback, cell.limit)
         return told
 
@@ -726,10 +743,11 @@ class Session:
 class _Cell:
     """A cell at work."""
 
-    def __init__(self, number: int, output: Output, on_output: OnOutput | None) -> None:
+    def __init__(self, number: int, output: Output, on_output: OnOutput | None, limits: Limits) -> None:
         self.number = number
         self.output = output
         self.on_output = on_output
+        self.limits = limits
         self.displays: list[Display] = []
         self.calls_waiting = 0
         self.bytes_waiting = 0

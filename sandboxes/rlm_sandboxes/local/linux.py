@@ -82,6 +82,11 @@ class LinuxSandbox:
                 with anyio.CancelScope(shield=True):
                     await process.close()
 
+    async def warm_up(self, program: Program, workdir: Path | None = None) -> None:
+        """Do ahead what the first start of a program would wait for."""
+        interpreter, _ = await self._look_up(workdir)
+        await self._zygote(program, interpreter, Limits())
+
     async def _look_up(self, workdir: Path | None) -> tuple[Interpreter, Path | None]:
         """Return the interpreter to use and the real path of `workdir`."""
         if self._python is None and workdir is None:

@@ -67,6 +67,9 @@ class SpawnedSandbox:
     async def __aexit__(self, *_: object) -> None:
         """Do nothing: each program is ended by its own context."""
 
+    async def warm_up(self, program: Program, workdir: Path | None = None) -> None:
+        """Do nothing: each program is started anew here."""
+
     @asynccontextmanager
     async def start(
         self, program: Program, workdir: Path | None, limits: Limits

@@ -70,6 +70,8 @@ def _trim(told: Any, ours: str) -> None:
     own = [frame for frame in frames if not _is_installed(frame.filename)]
     if frames and own and frames[-1] is not own[-1]:
         own.append(frames[-1])
+    if not own and getattr(told, "lineno", None) is not None:  # a cell that cannot be compiled shows itself
+        frames = []
     told.stack = traceback.StackSummary.from_list(own or frames)
     for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
         if other is not None:

@@ -1,0 +1,326 @@
+"""All that a server has, whatever door its clients come through: whose projects, which session, what changed.
+
+Nothing is opened before somebody needs it, and nothing heavy is imported before: a client waits for the
+answer to its first message, and for no more than that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from .errors import ProjectNotAllowed
+from .sources import Loaded, Sources
+
+if TYPE_CHECKING:
+    from rlm_sandboxes import Program
+    from rlm_sandboxes.local import LocalSandbox
+    from rlm_sessions import Care, Manager, Project, ProjectSession
+
+    from .settings import Settings
+
+_log = logging.getLogger(__name__)
+_FRESH_SECONDS, _MOST_FRESH = 1.0, 1000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Whose projects they are. No tenant can see or guess what another has.
+
+    The one without a name is the account that the server runs under. Others come over HTTP, and may use
+    only `folders` of this machine as projects.
+    """
+
+    name: str = ""
+    folders: tuple[Path, ...] = ()
+
+
+OWNER = Tenant()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that a client may want to hear of: a resource that changed, or another list of them."""
+
+    tenant: Tenant
+    uri: str
+    kind: Literal["updated", "listed"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What was found where the server was started, from which the project of a client follows that names none."""
+
+    host_folder: str | None = None  # CLAUDE_PROJECT_DIR
+    working_directory: Path | None = None
+
+
+class App:
+    """All that a server has. `open_app` makes one."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        base: Loaded,
+        surroundings: Surroundings,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self.base = base
+        self.listeners: list[Callable[[Change], Awaitable[None]]] = []
+        self._sources = sources
+        self._surroundings = surroundings
+        self._tasks = tasks
+        self._managers: dict[Tenant, Manager] = {}
+        self._sandboxes: dict[Path | None, LocalSandbox] = {}
+        self._opening = anyio.Lock()
+        self._over = anyio.Event()
+        self._managers_ended: list[anyio.Event] = []
+        self._told: set[tuple[Tenant, str]] = set()
+        self._projects: _Fresh[Project] = _Fresh()
+        self._loaded: _Fresh[Loaded] = _Fresh()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the server itself, which no project's file has a part in."""
+        return self.base.settings
+
+    # ---- projects and sessions
+
+    async def project(self, tenant: Tenant, named: str | None, *, roots: Sequence[str] = ()) -> Project:
+        """Return the project that a client means. Raise `ProjectError` or `ProjectNotAllowed`."""
+        key = (tenant, named, tuple(roots))
+        return await self._projects.get(key, partial(self._project, *key))
+
+    def _project(self, tenant: Tenant, named: str | None, roots: Sequence[str]) -> Project:
+        from rlm_sessions import identify
+
+        if tenant.name:
+            project = identify(named=named or "default")
+            if project.folder is not None and not _within(project.folder, tenant.folders):
+                raise ProjectNotAllowed(project.folder, tenant.folders, "[http] folders")
+            return project
+        around = self._surroundings
+        home = identify(
+            setting=self.settings.project,
+            host_folder=around.host_folder,
+            roots=roots,
+            working_directory=around.working_directory,
+        )
+        if named is None or not named.strip():
+            return home
+        project = identify(named=named, working_directory=home.folder)
+        allowed = (*((home.folder,) if home.folder else ()), *self.settings.sandbox.folders)
+        if project.folder is not None and not _within(project.folder, allowed):
+            raise ProjectNotAllowed(project.folder, allowed, "[sandbox] folders")
+        return project
+
+    async def session(self, tenant: Tenant, project: Project) -> ProjectSession:
+        """Return the session of a project. Raise `SettingsError` if the project's own settings are wrong."""
+        manager = await self.manager(tenant)
+        loaded = await self.loaded(project)
+        sandbox = await self._sandbox(loaded.settings.sandbox.python)
+        return await manager.session(project, care=care_of(loaded.settings, tenant), sandbox=sandbox)
+
+    async def folders(self, tenant: Tenant, project: Project, folder: Path | None) -> tuple[Path, ...]:
+        """Return the folders from which a project's code may read, its own first."""
+        loaded = await self.loaded(project)
+        sandbox = loaded.settings.sandbox
+        own = (folder,) if folder is not None and sandbox.files != "none" else ()
+        return (*own, *(() if tenant.name else sandbox.folders))
+
+    async def loaded(self, project: Project) -> Loaded:
+        """Return the settings that hold for a project."""
+        return await self._loaded.get(project.folder, partial(self._sources.load, project.folder))
+
+    async def first_notes(self, tenant: Tenant, project: Project) -> tuple[str, ...]:
+        """Return what there is to say of a project's settings and of how it was found, the first time only."""
+        if (tenant, project.key) in self._told:
+            return ()
+        self._told.add((tenant, project.key))
+        passed_over = tuple(f"Not used as the project: {each}." for each in project.passed_over)
+        return passed_over + (await self.loaded(project)).notes
+
+    async def changed(self, change: Change) -> None:
+        """Tell everybody who listens."""
+        for listener in self.listeners:
+            await listener(change)
+
+    # ---- what is opened on the way
+
+    async def warm_up(self) -> None:
+        """Do ahead what the first cell would wait for."""
+        try:
+            sandbox = await self._sandbox(self.settings.sandbox.python)
+            await self.manager(OWNER)
+            await sandbox.warm_up(await anyio.to_thread.run_sync(_guest_program))
+        except Exception:  # noqa: BLE001 -- whoever needs it meets the same problem, and is told
+            _log.debug("The sandbox could not be made ready ahead.", exc_info=True)
+
+    async def manager(self, tenant: Tenant) -> Manager:
+        """Return who has the sessions of a tenant."""
+        if tenant not in self._managers:
+            sandbox = await self._sandbox(self.settings.sandbox.python)
+            async with self._opening:
+                if tenant not in self._managers:
+                    self._managers[tenant] = await self._tasks.start(self._hold_manager, tenant, sandbox)
+        return self._managers[tenant]
+
+    async def _sandbox(self, python: Path | None) -> LocalSandbox:
+        async with self._opening:
+            if python not in self._sandboxes:
+                self._sandboxes[python] = await self._tasks.start(self._hold_sandbox, python)
+            return self._sandboxes[python]
+
+    async def _hold_manager(
+        self, tenant: Tenant, sandbox: LocalSandbox, *, task_status: anyio.abc.TaskStatus[Manager]
+    ) -> None:
+        from rlm_sessions import Household, Places, open_manager
+
+        sessions = self.settings.sessions
+        household = Household(
+            awake=sessions.awake,
+            memory_bytes=sessions.memory_bytes,
+            idle_seconds=sessions.idle_seconds,
+            kept_bytes=sessions.kept_bytes,
+        )
+        places, care = Places(root_of(self.settings, tenant)), care_of(self.settings, tenant)
+        ended = anyio.Event()
+        self._managers_ended.append(ended)
+        try:
+            async with open_manager(sandbox, places, care=care, household=household) as manager:
+                task_status.started(manager)
+                await self._over.wait()
+        finally:
+            ended.set()
+
+    async def _hold_sandbox(
+        self, python: Path | None, *, task_status: anyio.abc.TaskStatus[LocalSandbox]
+    ) -> None:
+        from rlm_sandboxes.local import LocalSandbox
+
+        async with LocalSandbox(python=python) as sandbox:
+            task_status.started(sandbox)
+            try:
+                await self._over.wait()
+            finally:
+                with anyio.CancelScope(shield=True):  # sessions end before the place that they run in
+                    for ended in self._managers_ended:
+                        await ended.wait()
+
+    def managers(self) -> dict[Tenant, Manager]:
+        """Return who has sessions, of those that are open."""
+        return dict(self._managers)
+
+    def close(self) -> None:
+        """Have every session put to sleep, and then the places ended that they run in."""
+        self._over.set()
+
+
+@asynccontextmanager
+async def open_app(
+    sources: Sources, surroundings: Surroundings | None = None, *, base: Loaded | None = None
+) -> AsyncGenerator[App, None]:
+    """Make ready what a server has; at the end all sessions are put to sleep. Raise `SettingsError`."""
+    base = base or await anyio.to_thread.run_sync(sources.load, None)
+    stack = AsyncExitStack()
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    app = App(sources, base, surroundings or Surroundings(), tasks)
+    try:
+        yield app
+    finally:
+        app.close()
+        await stack.aclose()  # and not around the caller's block, whose errors are its own
+
+
+class _Fresh(Generic[T]):
+    """What was found on disk a moment ago, so that calls in quick succession do not each look again."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, tuple[float, T]] = {}
+
+    async def get(self, key: Any, look: Callable[[], T]) -> T:
+        """Return what was found for `key`, by `look` in a thread unless that was a moment ago."""
+        now = time.monotonic()
+        when, found = self._found.get(key, (-_FRESH_SECONDS, None))
+        if found is not None and now - when < _FRESH_SECONDS:
+            return found
+        found = await anyio.to_thread.run_sync(look)
+        if len(self._found) >= _MOST_FRESH:
+            self._found.clear()
+        self._found[key] = (now, found)
+        return found
+
+
+def root_of(settings: Settings, tenant: Tenant) -> Path:
+    """Return where everything of a tenant is kept."""
+    from rlm_sessions import default_root
+
+    root = settings.sessions.state_dir or default_root()
+    if not tenant.name:
+        return root
+    return root / "tenants" / sha256(tenant.name.encode()).hexdigest()[:32]
+
+
+def care_of(settings: Settings, tenant: Tenant = OWNER) -> Care:
+    """Return how sessions are run and kept. The folders that the account may read are not for its tenants."""
+    from rlm_sandboxes import Limits
+    from rlm_sessions import Care
+
+    sandbox, sessions = settings.sandbox, settings.sessions
+    limits = Limits(
+        wall_seconds=sandbox.wall_seconds,
+        cpu_seconds=sandbox.cpu_seconds,
+        grace_seconds=sandbox.grace_seconds,
+        memory_bytes=sandbox.memory_bytes,
+        processes=sandbox.processes,
+        threads=sandbox.threads,
+        open_files=sandbox.open_files,
+        file_bytes=sandbox.file_bytes,
+        scratch_bytes=sandbox.scratch_bytes,
+        output_bytes=sandbox.output_bytes,
+        files=sandbox.files,
+        network=sandbox.network,
+        readable=() if tenant.name else sandbox.folders,
+    )
+    return Care(
+        limits=limits,
+        policy=sandbox.policy,
+        durable=sessions.durable,
+        shown_characters=sessions.shown_characters,
+        state_bytes=sessions.state_bytes,
+        more=partial(_more, sandbox.max_wall_seconds),
+    )
+
+
+def _more(max_wall_seconds: float, limit: str, value: str) -> str:
+    """Return what a cell that reached a limit is told about raising it."""
+    if limit == "wall_seconds":
+        return f"Pass a larger timeout_s (up to {max_wall_seconds:g}), or do less in one call."
+    asked = "" if value == "..." else f" = {value}"
+    return (
+        f"The user can allow more by {limit}{asked} in [sandbox] of their rlm.toml (`rlm-mcp config path` says where "
+        f"that is), or by RLM_SANDBOX_{limit.upper()} in the environment of the server."
+    )
+
+
+def _within(folder: Path, allowed: Sequence[Path]) -> bool:
+    return any(folder.is_relative_to(each.resolve()) for each in allowed)
+
+
+def _guest_program() -> Program:
+    from rlm_sessions import guest_program
+
+    return guest_program()

@@ -1,0 +1,62 @@
+"""What can go wrong at the doors.
+
+DoorError
+├── SettingsError           a setting is wrong: which, where, and what would be right (sources.py)
+├── ProjectNotAllowed       a folder was asked for as a project that this client may not use
+├── ArgumentsWrong          the arguments of a tool are not what it takes
+├── FileNotAllowed          a file was named that may not be loaded
+└── TooManyWait             so many calls wait for one session that another one is refused
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class DoorError(Exception):
+    """Base of everything this package raises on purpose. Its text is for whoever asked."""
+
+
+class ProjectNotAllowed(DoorError):
+    """A folder was asked for as a project that this client may not use."""
+
+    def __init__(self, folder: Path, allowed: Sequence[Path], setting: str) -> None:
+        self.folder = folder
+        listed = ", ".join(map(str, allowed)) or "none"
+        super().__init__(
+            f"The folder {folder} may not be used as a project here (allowed: {listed}, and folders in those). "
+            f"Leave `project` out to use this project, give a plain name for one without a folder, or have the user "
+            f"add the folder to {setting} in their configuration."
+        )
+
+
+class ArgumentsWrong(DoorError):
+    """The arguments of a tool are not what it takes."""
+
+    def __init__(self, tool: str, wrong: Sequence[str], taken: Sequence[str]) -> None:
+        super().__init__(f"{'; '.join(wrong)}. {tool} takes: {', '.join(taken)}. Nothing was run or changed.")
+
+
+class FileNotAllowed(DoorError):
+    """A file was named that may not be loaded."""
+
+    def __init__(self, path: str, why: str, allowed: Sequence[Path]) -> None:
+        self.path = path
+        listed = ", ".join(map(str, allowed))
+        way_out = (
+            f"Files can be loaded from {listed}; the user can allow more in [sandbox] folders of their rlm.toml."
+            if listed
+            else "This project has no folder, so there are no files to load; pass `values` instead."
+        )
+        super().__init__(f"{path!r} was not loaded: {why}. Nothing was changed. {way_out}")
+
+
+class TooManyWait(DoorError):
+    """So many calls wait for one session that another one is refused."""
+
+    def __init__(self, waiting: int, doing: str) -> None:
+        super().__init__(
+            f"{waiting} calls wait for this session already ({doing}). Wait for their answers, cancel some, or use "
+            "another project's session."
+        )

@@ -1,0 +1,110 @@
+"""The MCP server: every message that a client may send, and who answers it."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+    ListToolsResult,
+    TextContent,
+)
+
+from .app import App, Tenant
+from .callers import tenant_of
+from .errors import DoorError
+from .tools import Tools
+
+_log = logging.getLogger(__name__)
+
+INSTRUCTIONS = """\
+A Python REPL for this project that remembers: variables, functions and imports stay between calls, days, errors, \
+time-outs and restarts.
+
+Workflow: 1. set_repl_context(files={"log": "data/app.log"}) puts files into variables without their content passing \
+through you, however large they are. 2. execute_python looks at them: search, slice, count, plot; print only what you \
+need. 3. Build on variables in the next call; get_repl_context lists them.
+
+- Each project has one session; calls to it run one after another, calls to other projects beside it (argument project).
+- A cell that fails, times out or is cancelled keeps the variables that it had set.
+- Long output loses its middle; the whole is the resource rlm://outputs/ID (?offset=&limit= page through it). \
+rlm://sessions lists all sessions.
+- The value of the last expression is shown; matplotlib figures come back as images.
+- Code is jailed: it reads the project's files, writes to a scratch folder (tempfile.gettempdir()), and has no network \
+unless the user's settings allow more. [note: ...] lines tell what became of the session."""
+
+
+class _Asker:
+    """The client behind a request."""
+
+    def __init__(self, ctx: Any, tenant: Tenant) -> None:
+        self._session = ctx.session
+        self.tenant = tenant
+        self.wants_progress = bool(ctx.meta) and "progress_token" in ctx.meta
+
+    async def progress(self, done: float, message: str) -> None:
+        """Tell it how it goes on."""
+        await self._session.report_progress(done, None, message)
+
+
+def make_server(app: App) -> Server[Any]:
+    """Return a server for the clients of `app`, which is opened and closed by the door that they come in by."""
+    handlers = _Handlers(app)
+    return Server(
+        "rlm",
+        title="RLM",
+        version=version("rlm-mcp"),
+        description="A persistent, sandboxed Python REPL for each project",
+        instructions=INSTRUCTIONS,
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+    )
+
+
+class _Handlers:
+    """Who answers the messages of clients."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._tools = Tools(app)
+
+    async def list_tools(self, ctx: Any, params: Any) -> ListToolsResult:
+        """Answer tools/list."""
+        return ListToolsResult(tools=self._tools.definitions)
+
+    async def call_tool(
+        self, ctx: Any, params: CallToolRequestParams
+    ) -> CallToolResult | InputRequiredResult:
+        """Answer tools/call. What a model can mend comes back as the result of the tool."""
+        try:
+            arguments = self._tools.takes(params.name, params.arguments)
+            if arguments is None:
+                raise MCPError(INVALID_PARAMS, self._unknown(params.name))
+            return await self._tools.call(_Asker(ctx, tenant_of()), params.name, arguments)
+        except Exception as problem:
+            if isinstance(problem, MCPError):
+                raise
+            return _failed(problem)
+
+    def _unknown(self, name: str) -> str:
+        return f"There is no tool {name[:100]!r}; there are {', '.join(self._tools.names)}."
+
+
+def _failed(problem: Exception) -> CallToolResult:
+    """Return an error that a model can read; of what nobody foresaw, only that it is in the log."""
+    from rlm_sandboxes import SandboxError
+    from rlm_sessions import SessionError
+
+    if isinstance(problem, (DoorError, SessionError, SandboxError)):
+        said = str(problem)
+    else:
+        _log.error("A tool failed in a way that nobody foresaw.", exc_info=problem)
+        said = f"The server failed ({type(problem).__name__}); its log on stderr tells more. The session goes on."
+    return CallToolResult(content=[TextContent(text=said)], is_error=True)

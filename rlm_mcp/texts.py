@@ -1,0 +1,157 @@
+"""What a model reads of a result: everything that matters, in as few words as will do, and never too much."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mcp_types import ContentBlock, ImageContent, ResourceLink, TextContent
+
+if TYPE_CHECKING:
+    from rlm_sessions import CellError, CellResult, Display, Loaded, SessionInfo, Variable
+
+MOST_CHARACTERS = 45_000  # beyond this Claude Code puts a file in place of the text
+MOST_VALUE, MOST_TRACEBACK, MOST_NOTES = 10_000, 8_000, 4_000
+MOST_IMAGES, MOST_IMAGE_BYTES = 5, 4 * 1024 * 1024
+_MOST_NAMES = 30
+_MOST_VARIABLES = 200
+_WORTH_TELLING_SECONDS = 1.0
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+def shorten(text: str, keep: int) -> str:
+    """Return `text` with its middle left out where it is longer than `keep`."""
+    if len(text) <= keep:
+        return text
+    from rlm_sessions import shorten as cut
+
+    return cut(text, keep=keep)
+
+
+def plain(text: str) -> str:
+    """Return `text` without what is meant for a terminal, and as UTF-8 can carry it."""
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def of_cell(result: CellResult, notes: Sequence[str] = ()) -> list[ContentBlock]:
+    """Return what came of a cell: its output, value, error and figures, and what else there is to know."""
+    parts = [plain(result.output).rstrip("\n")]
+    parts += [shorten(plain(shown.data.decode("utf-8", "replace")), MOST_VALUE) for shown in _texts(result)]
+    if result.value is not None:
+        parts.append(shorten(plain(result.value), MOST_VALUE))
+    if result.error is not None:
+        parts.append(of_error(result.error))
+    if result.exit_code is not None:
+        parts.append(f"[the cell ended itself: exit({result.exit_code})]")
+    parts += _facts(result)
+    parts += of_notes([*notes, *result.notes])
+    images, links = _pictures(result)
+    text = "\n".join(part for part in parts if part)
+    return [TextContent(text=shorten(text, MOST_CHARACTERS)), *images, *links]
+
+
+def of_error(error: CellError) -> str:
+    """Return an error: the traceback where there is one, and what to do about a limit."""
+    if not error.traceback:
+        return f"{error.name}: {plain(error.message)}"
+    traceback = shorten(plain(error.traceback).rstrip("\n"), MOST_TRACEBACK)
+    return traceback if error.limit is None else f"{traceback}\n{error.name}: {plain(error.message)}"
+
+
+def of_notes(notes: Sequence[str]) -> list[str]:
+    """Return what else there is to say, a line each."""
+    text = "\n".join(f"[note: {plain(note)}]" for note in notes)
+    return [shorten(text, MOST_NOTES)] if text else []
+
+
+def _facts(result: CellResult) -> list[str]:
+    facts: list[str] = []
+    if not (result.output or result.value is not None or result.error or result.displays):
+        facts.append("[no output]")
+    if result.left_out:
+        where = f"; all of it: rlm://outputs/{result.output_id}" if result.output_id else ""
+        facts.append(f"[{result.left_out} of {result.output_characters} printed characters left out{where}]")
+    changed = [f"set: {_listed(result.changed)}"] if result.changed else []
+    changed += [f"removed: {_listed(result.removed)}"] if result.removed else []
+    if changed:
+        facts.append(f"[{'; '.join(changed)}]")
+    if result.duration_seconds >= _WORTH_TELLING_SECONDS:
+        facts.append(f"[took {result.duration_seconds:.1f} s]")
+    return facts
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(map(plain, names[:_MOST_NAMES])) + more
+
+
+def _texts(result: CellResult) -> list[Display]:
+    return [shown for shown in result.displays if shown.mime.startswith("text/")]
+
+
+def _pictures(result: CellResult) -> tuple[list[ContentBlock], list[ContentBlock]]:
+    """Return the figures as images, and links to those that are too many or too large."""
+    images: list[ContentBlock] = []
+    links: list[ContentBlock] = []
+    size = 0
+    for number, shown in enumerate((s for s in result.displays if s.mime.startswith("image/")), 1):
+        size += len(shown.data)
+        if len(images) < MOST_IMAGES and size <= MOST_IMAGE_BYTES:
+            images.append(ImageContent(data=base64.b64encode(shown.data).decode(), mime_type=shown.mime))
+        elif shown.id is not None:
+            uri, name = f"rlm://outputs/{shown.id}", f"figure {number}"
+            links.append(ResourceLink(uri=uri, name=name, mime_type=shown.mime, size=len(shown.data)))
+    return images, links
+
+
+# ---- variables
+
+
+def of_variables(variables: Sequence[Variable], info: SessionInfo) -> str:
+    """Return a list of variables, and what the session is doing."""
+    lines = [_of_variable(variable) for variable in variables[:_MOST_VARIABLES]]
+    if len(variables) > _MOST_VARIABLES:
+        lines.append(
+            f"[{len(variables) - _MOST_VARIABLES} more variables are not listed; ask for them by names]"
+        )
+    if not variables:
+        lines.append("[no variables]")
+    if info.state == "busy":
+        lines.append(f"[{info}]")
+    return shorten("\n".join(lines), MOST_CHARACTERS)
+
+
+def _of_variable(variable: Variable) -> str:
+    preview = " ".join(plain(variable.preview).split())
+    return f"{plain(variable.name)}: {plain(variable.type)}, {size(variable.size_bytes)}: {preview}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people write it."""
+    if count < 1000:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.5 or unit == "GB":
+            return f"{amount:.3g} {unit}"
+    raise AssertionError
+
+
+def of_loaded(name: str, loaded: Loaded) -> str:
+    """Return what a variable holds now that files were loaded into it."""
+    files = len(loaded.files)
+    if files == 1:
+        return f"{name}: {loaded.length} characters from {plain(loaded.files[0].name)}"
+    return f"{name}: {loaded.length} characters from {files} files"
+
+
+def of_value(value: Any) -> str:
+    """Return what was set, without its content."""
+    name = type(value).__name__
+    kind = {"str": "text", "dict": "object", "list": "array"}.get(name)
+    return name if kind is None else f"{kind} of {len(value)}"

@@ -1,0 +1,354 @@
+"""The tools, each a doorway: check what was given, do one thing, tell a model what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+import anyio.to_thread
+from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnotations
+
+from . import texts
+from .app import App, Change, Tenant
+from .arguments import Arguments, ClearContext, ExecutePython, GetContext, SetContext, parse, schema_of
+from .errors import FileNotAllowed, TooManyWait
+
+if TYPE_CHECKING:
+    from rlm_sessions import Project, ProjectSession
+
+MOST_WAITING = 100
+_FIRST_PROGRESS_SECONDS, _PROGRESS_SECONDS = 0.5, 1.0
+_MESSAGE_CHARACTERS = 200
+_GLOB = frozenset("*?[")
+
+_EXECUTE = """\
+Run Python in this project's persistent session. Variables, functions and imports stay for later calls, also after \
+errors, time-outs and restarts. Returns what was printed, the value of the last expression, figures, and which \
+variables were set. Keep large data in variables and print little: long output loses its middle (the whole is at \
+rlm://outputs/ID). Code is jailed: it sees the project's files, and no network unless configured."""
+_GET = """\
+List the session's variables (name, type, size, preview) and what it is doing; a running cell is not waited for. \
+With names, show those values."""
+_SET = """\
+Put data into variables of the session: JSON values, or files by path, whose content never passes through you \
+however large it is. Then look at it with execute_python. Paths must lie in the project."""
+_CLEAR = "Delete variables of the session: the named ones, or all of them with a fresh interpreter."
+
+
+class Asker(Protocol):
+    """Who called a tool, and hears how it goes on."""
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose projects it means."""
+        ...
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether it asked to hear."""
+        ...
+
+    async def progress(self, done: float, message: str) -> None:
+        """Tell it how it goes on."""
+        ...
+
+
+Handler = Callable[[App, Asker, "Project", Any], Awaitable[list[ContentBlock] | CallToolResult]]
+
+
+@dataclass(frozen=True)
+class Doorway:
+    """A tool: what a client is told of it, what it takes, and what it does."""
+
+    name: str
+    title: str
+    description: str
+    takes: type[Arguments]
+    does: Handler
+    annotations: ToolAnnotations
+    always_loaded: bool = False
+
+
+# ---- execute_python
+
+
+async def _execute(app: App, asker: Asker, project: Project, given: ExecutePython) -> CallToolResult:
+    session = await app.session(asker.tenant, project)
+    info = session.info()
+    if info.waiting >= MOST_WAITING:
+        raise TooManyWait(info.waiting, str(info))
+    result = await _run(session, asker, given)
+    notes = await app.first_notes(asker.tenant, project)
+    await _tell_changes(app, asker.tenant, project, listed=bool(result.output_id or result.displays))
+    return CallToolResult(content=texts.of_cell(result, notes), is_error=result.error is not None)
+
+
+async def _run(session: ProjectSession, asker: Asker, given: ExecutePython) -> Any:
+    if not asker.wants_progress:
+        return await session.run(given.code, wall_seconds=given.timeout_s)
+    teller = _Teller(session, asker)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(teller.tell)
+        try:
+            return await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+class _Teller:
+    """Tells a client now and then that a cell is at work, with the last line that it printed."""
+
+    def __init__(self, session: ProjectSession, asker: Asker) -> None:
+        self._session = session
+        self._asker = asker
+        self._tail = ""
+
+    async def hear(self, stream: str, text: str) -> None:
+        """Take in what the cell printed."""
+        self._tail = (self._tail + text[-1000:])[-1000:]
+
+    async def tell(self) -> None:
+        """Go on until it is cancelled."""
+        began = anyio.current_time()
+        await anyio.sleep(_FIRST_PROGRESS_SECONDS)
+        while True:
+            seconds = anyio.current_time() - began
+            await self._asker.progress(round(seconds, 1), self._message(seconds)[:_MESSAGE_CHARACTERS])
+            await anyio.sleep(_PROGRESS_SECONDS)
+
+    def _message(self, seconds: float) -> str:
+        lines = [line for line in texts.plain(self._tail).splitlines() if line.strip()]
+        if lines:
+            return lines[-1].strip()
+        waiting = self._session.info().waiting
+        return f"at work for {seconds:.0f} s" + (
+            f"; {waiting} calls wait for this session" if waiting else ""
+        )
+
+
+# ---- get_repl_context
+
+
+async def _get(app: App, asker: Asker, project: Project, given: GetContext) -> list[ContentBlock]:
+    session = await app.session(asker.tenant, project)
+    if given.names:
+        shown = [await _value(session, name, given.max_chars) for name in given.names]
+        return [_text(texts.shorten("\n".join(shown), texts.MOST_CHARACTERS))]
+    variables = await session.variables()
+    notes = texts.of_notes(await app.first_notes(asker.tenant, project))
+    return [_text("\n".join([texts.of_variables(variables, session.info()), *notes]))]
+
+
+async def _value(session: ProjectSession, name: str, max_chars: int) -> str:
+    from rlm_sessions import VariableError
+
+    if session.busy:
+        return f"{name}: not shown, because {session.info()}"
+    try:
+        value = await session.get(name, max_bytes=max(1_000_000, 8 * max_chars))
+    except VariableError as problem:
+        return f"{name}: {_why_not_shown(problem.kind, str(problem))}"
+    if value.form == "bytes":
+        return f"{name} = {texts.shorten(repr(value.body), max_chars)}"
+    return f"{name} = {texts.shorten(texts.plain(value.text()), max_chars)}"
+
+
+def _why_not_shown(kind: str, problem: str) -> str:
+    if kind == "TooLarge":
+        return "too large to show; look at parts of it with execute_python"
+    return "no such variable; get_repl_context without names lists all" if kind == "NameError" else problem
+
+
+# ---- set_repl_context
+
+
+async def _set(app: App, asker: Asker, project: Project, given: SetContext) -> list[ContentBlock]:
+    if not given.values and not given.files:
+        return [_text("Nothing to set: give `values`, or `files`.")]
+    session = await app.session(asker.tenant, project)
+    folders = await app.folders(asker.tenant, project, session.project.folder)
+    found = {name: await _files(paths, folders) for name, paths in given.files.items()}
+    said, notes = list[str](), list[str]()
+    for name, value in given.values.items():
+        notes += await session.set(name, value)
+        said.append(f"{name}: {texts.of_value(value)}")
+    for name, paths in found.items():
+        said.append(texts.of_loaded(name, await session.load(name, paths, append=given.append)))
+    await _tell_changes(app, asker.tenant, project, listed=False)
+    notes += await app.first_notes(asker.tenant, project)
+    return [_text("\n".join([*said, *texts.of_notes(notes)]))]
+
+
+async def _files(given: str | Sequence[str], folders: Sequence[Path]) -> Any:
+    """Return what is to be loaded: a path, several, or a pattern within the project."""
+    if isinstance(given, str) and _GLOB & set(given):
+        return given
+    return await anyio.to_thread.run_sync(_resolved, given, folders)
+
+
+def _resolved(given: str | Sequence[str], folders: Sequence[Path]) -> Path | list[Path]:
+    if isinstance(given, str):
+        return _file(given, folders)
+    return [_file(path, folders) for path in given]
+
+
+def _file(given: str, folders: Sequence[Path]) -> Path:
+    """Return the real path of a file. Raise `FileNotAllowed` for one that lies elsewhere, and for none."""
+    try:
+        path = (folders[0] / given if folders else Path(given)).resolve(strict=True)
+        is_file = path.is_file()
+    except (OSError, ValueError, RuntimeError) as problem:
+        why = getattr(problem, "strerror", None) or "it is no path"
+        raise FileNotAllowed(given, str(why).lower(), folders) from None
+    if not any(path.is_relative_to(folder) for folder in folders):
+        raise FileNotAllowed(given, "it lies outside the project", folders)
+    if not is_file:
+        raise FileNotAllowed(
+            given, 'it is no file; for a folder, give a pattern such as "folder/**/*"', folders
+        )
+    return path
+
+
+# ---- clear_repl_context
+
+
+async def _clear(app: App, asker: Asker, project: Project, given: ClearContext) -> list[ContentBlock]:
+    session = await app.session(asker.tenant, project)
+    if given.names is None:
+        await session.reset()
+        said = ["All variables are gone; the next call begins in a fresh interpreter."]
+        notes = list[str]()
+    else:
+        said, notes = await _delete(session, given.names)
+    await _tell_changes(app, asker.tenant, project, listed=False)
+    return [_text("\n".join([*said, *texts.of_notes(notes)]))]
+
+
+async def _delete(session: ProjectSession, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    from rlm_sessions import VariableNotFound
+
+    deleted, missing, notes = list[str](), list[str](), list[str]()
+    for name in names:
+        try:
+            notes += await session.delete(name)
+            deleted.append(name)
+        except VariableNotFound:
+            missing.append(name)
+    said = [f"Deleted: {', '.join(deleted)}."] if deleted else []
+    said += [f"Not there: {', '.join(missing)}."] if missing else []
+    return said or ["Nothing to delete."], notes
+
+
+# ---- all of them
+
+
+def _hints(*, reads: bool, destroys: bool, again: bool, world: bool) -> ToolAnnotations:
+    return ToolAnnotations(
+        read_only_hint=reads, destructive_hint=destroys, idempotent_hint=again, open_world_hint=world
+    )
+
+
+DOORWAYS = (
+    Doorway(
+        "execute_python",
+        "Run Python",
+        _EXECUTE,
+        ExecutePython,
+        _execute,
+        _hints(reads=False, destroys=True, again=False, world=False),
+        always_loaded=True,
+    ),
+    Doorway(
+        "get_repl_context",
+        "List variables",
+        _GET,
+        GetContext,
+        _get,
+        _hints(reads=True, destroys=False, again=True, world=False),
+    ),
+    Doorway(
+        "set_repl_context",
+        "Set variables",
+        _SET,
+        SetContext,
+        _set,
+        _hints(reads=False, destroys=True, again=False, world=False),
+    ),
+    Doorway(
+        "clear_repl_context",
+        "Delete variables",
+        _CLEAR,
+        ClearContext,
+        _clear,
+        _hints(reads=False, destroys=True, again=True, world=False),
+    ),
+)
+
+
+class Tools:
+    """The tools of a server."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._doorways = {doorway.name: doorway for doorway in DOORWAYS}
+        self.definitions = [self._definition(doorway) for doorway in DOORWAYS]
+
+    def _definition(self, doorway: Doorway) -> Tool:
+        sandbox = self._app.settings.sandbox
+        maximum = {"timeout_s": sandbox.max_wall_seconds} if doorway.takes is ExecutePython else None
+        schema = schema_of(doorway.takes, maximum=maximum)
+        if doorway.takes is ExecutePython:
+            schema["properties"]["timeout_s"]["default"] = sandbox.wall_seconds
+        return Tool(
+            name=doorway.name,
+            title=doorway.title,
+            description=doorway.description,
+            input_schema=schema,
+            annotations=doorway.annotations,
+            _meta={"anthropic/alwaysLoad": True} if doorway.always_loaded else None,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Return what they are called."""
+        return list(self._doorways)
+
+    def takes(self, name: str, given: dict[str, Any] | None) -> Arguments | None:
+        """Return the arguments of a call of the tool `name`; None if there is no such tool. Raise `ArgumentsWrong`."""
+        doorway = self._doorways.get(name)
+        if doorway is None:
+            return None
+        arguments = parse(doorway.takes, given, tool=name)
+        if isinstance(arguments, ExecutePython):
+            self._check_time(arguments, name)
+        return arguments
+
+    def _check_time(self, arguments: ExecutePython, name: str) -> None:
+        from .errors import ArgumentsWrong
+
+        most = self._app.settings.sandbox.max_wall_seconds
+        if arguments.timeout_s is not None and arguments.timeout_s > most:
+            wrong = f"timeout_s: {arguments.timeout_s:g} is over the most allowed, {most:g}"
+            raise ArgumentsWrong(name, [wrong], list(ExecutePython.model_fields))
+
+    async def call(
+        self, asker: Asker, name: str, arguments: Arguments, *, roots: Sequence[str] = ()
+    ) -> CallToolResult:
+        """Do what a tool does, in the project that is meant."""
+        project = await self._app.project(asker.tenant, arguments.project, roots=roots)
+        result = await self._doorways[name].does(self._app, asker, project, arguments)
+        return result if isinstance(result, CallToolResult) else CallToolResult(content=result)
+
+
+def _text(text: str) -> ContentBlock:
+    return TextContent(text=text)
+
+
+async def _tell_changes(app: App, tenant: Tenant, project: Project, *, listed: bool) -> None:
+    if app.listeners:
+        await app.changed(Change(tenant, f"rlm://sessions/{project.key}", "updated"))
+        if listed:
+            await app.changed(Change(tenant, "", "listed"))
