@@ -21,6 +21,7 @@ import anyio.abc
 import anyio.to_thread
 
 from .errors import ProjectNotAllowed
+from .progress import Progress
 from .sources import Loaded, Sources
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class App:
     ) -> None:
         self.base = base
         self.listeners: list[Callable[[Change], Awaitable[None]]] = []
+        self.progress = Progress(tasks)
         self._sources = sources
         self._surroundings = surroundings
         self._tasks = tasks
@@ -227,6 +229,7 @@ class App:
     def close(self) -> None:
         """Have every session put to sleep, and then the places ended that they run in."""
         self._over.set()
+        self.progress.close()
 
 
 @asynccontextmanager

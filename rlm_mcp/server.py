@@ -20,9 +20,11 @@ from mcp_types import (
 from .app import App, Tenant
 from .callers import tenant_of
 from .errors import DoorError
+from .texts import plain
 from .tools import Tools
 
 _log = logging.getLogger(__name__)
+_VERSION = version("rlm-mcp")
 
 INSTRUCTIONS = """\
 A Python REPL for this project that remembers: variables, functions and imports stay between calls, days, errors, \
@@ -47,11 +49,10 @@ class _Asker:
     def __init__(self, ctx: Any, tenant: Tenant) -> None:
         self._session = ctx.session
         self.tenant = tenant
-        self.wants_progress = bool(ctx.meta) and "progress_token" in ctx.meta
 
     async def progress(self, done: float, message: str) -> None:
         """Tell it how it goes on."""
-        await self._session.report_progress(done, None, message)
+        await self._session.report_progress(done, None, plain(message))
 
 
 def make_server(app: App) -> Server[Any]:
@@ -60,7 +61,7 @@ def make_server(app: App) -> Server[Any]:
     return Server(
         "rlm",
         title="RLM",
-        version=version("rlm-mcp"),
+        version=_VERSION,
         description="A persistent, sandboxed Python REPL for each project",
         instructions=INSTRUCTIONS,
         on_list_tools=handlers.list_tools,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio
 import anyio.to_thread
 from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnotations
 
@@ -17,11 +16,9 @@ from .arguments import Arguments, ClearContext, ExecutePython, GetContext, SetCo
 from .errors import FileNotAllowed, TooManyWait
 
 if TYPE_CHECKING:
-    from rlm_sessions import Project, ProjectSession
+    from rlm_sessions import CellResult, Project, ProjectSession
 
 MOST_WAITING = 100
-_FIRST_PROGRESS_SECONDS, _PROGRESS_SECONDS = 0.5, 1.0
-_MESSAGE_CHARACTERS = 200
 _GLOB = frozenset("*?[")
 
 _EXECUTE = """\
@@ -44,11 +41,6 @@ class Asker(Protocol):
     @property
     def tenant(self) -> Tenant:
         """Whose projects it means."""
-        ...
-
-    @property
-    def wants_progress(self) -> bool:
-        """Whether it asked to hear."""
         ...
 
     async def progress(self, done: float, message: str) -> None:
@@ -80,53 +72,19 @@ async def _execute(app: App, asker: Asker, project: Project, given: ExecutePytho
     info = session.info()
     if info.waiting >= MOST_WAITING:
         raise TooManyWait(info.waiting, str(info))
-    result = await _run(session, asker, given)
+    result = await _run(app, session, asker, given)
     notes = await app.first_notes(asker.tenant, project)
     await _tell_changes(app, asker.tenant, project, listed=bool(result.output_id or result.displays))
     return CallToolResult(content=texts.of_cell(result, notes), is_error=result.error is not None)
 
 
-async def _run(session: ProjectSession, asker: Asker, given: ExecutePython) -> Any:
-    if not asker.wants_progress:
-        return await session.run(given.code, wall_seconds=given.timeout_s)
-    teller = _Teller(session, asker)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(teller.tell)
-        try:
-            return await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)
-        finally:
-            tasks.cancel_scope.cancel()
+async def _run(app: App, session: ProjectSession, asker: Asker, given: ExecutePython) -> CellResult:
+    def at_work(seconds: float) -> str:
+        waiting = session.info().waiting
+        return f"at work for {seconds:.0f} s" + (f"; {waiting} calls wait for this session" if waiting else "")
 
-
-class _Teller:
-    """Tells a client now and then that a cell is at work, with the last line that it printed."""
-
-    def __init__(self, session: ProjectSession, asker: Asker) -> None:
-        self._session = session
-        self._asker = asker
-        self._tail = ""
-
-    async def hear(self, stream: str, text: str) -> None:
-        """Take in what the cell printed."""
-        self._tail = (self._tail + text[-1000:])[-1000:]
-
-    async def tell(self) -> None:
-        """Go on until it is cancelled."""
-        began = anyio.current_time()
-        await anyio.sleep(_FIRST_PROGRESS_SECONDS)
-        while True:
-            seconds = anyio.current_time() - began
-            await self._asker.progress(round(seconds, 1), self._message(seconds)[:_MESSAGE_CHARACTERS])
-            await anyio.sleep(_PROGRESS_SECONDS)
-
-    def _message(self, seconds: float) -> str:
-        lines = [line for line in texts.plain(self._tail).splitlines() if line.strip()]
-        if lines:
-            return lines[-1].strip()
-        waiting = self._session.info().waiting
-        return f"at work for {seconds:.0f} s" + (
-            f"; {waiting} calls wait for this session" if waiting else ""
-        )
+    with app.progress.of_call(asker, at_work) as teller:
+        return await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)
 
 
 # ---- get_repl_context

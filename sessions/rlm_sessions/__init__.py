@@ -12,14 +12,14 @@ from .errors import (
 from .journal import Journal, JournalUnwritable
 from .journal import Page as JournalPage
 from .lasting import Care, ProjectSession, SessionInfo
-from .locks import LockUnusable
+from .locks import LockUnusable, OwnerLock
 from .manager import Household, Manager, SessionHost, open_manager
 from .output import shorten
 from .outputs import Chunk, OutputNotFound, Outputs, OutputsFull
 from .outputs import Kept as KeptOutput
 from .places import Kept as KeptProject
-from .places import PlaceError, Places, ProjectInUse, default_root
-from .projects import Project, ProjectError, identify
+from .places import PlaceError, Places, ProjectInUse, default_root, private_folder
+from .projects import Project, ProjectError, identify, is_key
 from .results import CellError, CellResult, Display, Loaded, LoadedFile, Lost, Restored, Value, Variable
 from .session import Answer, Policy, Session, guest_program, open_session
 
@@ -46,6 +46,7 @@ __all__ = [
     "OutputNotFound",
     "Outputs",
     "OutputsFull",
+    "OwnerLock",
     "PlaceError",
     "Places",
     "Policy",
@@ -67,7 +68,9 @@ __all__ = [
     "default_root",
     "guest_program",
     "identify",
+    "is_key",
     "open_manager",
     "open_session",
+    "private_folder",
     "shorten",
 ]

@@ -1,0 +1,465 @@
+"""The tools as a model meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import Client
+
+from rlm_mcp import texts
+from rlm_mcp.app import App
+from rlm_mcp.server import INSTRUCTIONS, make_server
+
+from .conftest import Caller, text_of
+
+MOST_TOKENS_OF_FOUR_TOOLS = 750  # of about 1,200 for all that there will be
+
+
+# ---- definitions
+
+
+async def test_a_client_is_told_of_four_tools(call: Caller) -> None:
+    tools = (await call.client.list_tools()).tools
+
+    assert [tool.name for tool in tools] == [
+        "execute_python",
+        "get_repl_context",
+        "set_repl_context",
+        "clear_repl_context",
+    ]
+
+
+async def test_the_definitions_are_short(call: Caller) -> None:
+    tools = (await call.client.list_tools()).tools
+    read = [tool.model_dump(by_alias=True, include={"name", "description", "input_schema"}) for tool in tools]
+
+    assert len(json.dumps(read)) / 4 < MOST_TOKENS_OF_FOUR_TOOLS
+    assert len(INSTRUCTIONS) <= 2000
+
+
+async def test_every_argument_is_described_and_every_number_has_bounds(call: Caller) -> None:
+    for tool in (await call.client.list_tools()).tools:
+        assert tool.input_schema["additionalProperties"] is False
+        for name, facts in tool.input_schema["properties"].items():
+            assert facts["description"], name
+            if facts["type"] in ("number", "integer"):
+                assert "maximum" in facts and ("minimum" in facts or "exclusiveMinimum" in facts), name
+
+
+async def test_the_hints_are_what_the_tools_do(call: Caller) -> None:
+    hints = {tool.name: tool.annotations for tool in (await call.client.list_tools()).tools}
+
+    said = {
+        name: (hint.read_only_hint, hint.destructive_hint, hint.idempotent_hint, hint.open_world_hint)
+        for name, hint in hints.items()
+        if hint is not None
+    }
+    assert said == {
+        "execute_python": (False, True, False, False),
+        "get_repl_context": (True, False, True, False),
+        "set_repl_context": (False, True, False, False),
+        "clear_repl_context": (False, True, True, False),
+    }
+
+
+async def test_execute_python_is_told_of_without_being_looked_for(call: Caller) -> None:
+    tools = {tool.name: tool for tool in (await call.client.list_tools()).tools}
+
+    assert tools["execute_python"].meta == {"anthropic/alwaysLoad": True}
+
+
+# ---- execute_python
+
+
+async def test_what_was_printed_comes_first_and_then_the_value(call: Caller) -> None:
+    assert await call.run("x = 20\nprint('seen')\nx + 1") == "seen\n21\n[set: x]"
+
+
+async def test_a_cell_that_says_nothing_is_told_as_such(call: Caller) -> None:
+    assert await call.run("pass") == "[no output]"
+
+
+async def test_a_variable_is_there_in_the_next_call(call: Caller) -> None:
+    await call.run("kept = [1, 2, 3]")
+
+    assert await call.run("kept") == "[1, 2, 3]"
+
+
+async def test_an_error_shows_the_frames_of_the_cell_and_none_of_ours(call: Caller) -> None:
+    result = await call("execute_python", code="def f():\n    return {}['gone']\nprint('before')\nf()")
+
+    assert result.is_error
+    said = text_of(result)
+    assert said.startswith("before\nTraceback") and "KeyError: 'gone'" in said
+    assert "line 4, in <module>" in said and "rlm_" not in said and "site-packages" not in said
+
+
+async def test_an_error_of_syntax_shows_the_place_and_no_frames(call: Caller) -> None:
+    said = await call.said("execute_python", code="x = (1,\ny = 2")
+
+    assert "SyntaxError" in said and "<cell 1>" in said
+    assert "Traceback" not in said and "ast.py" not in said
+
+
+async def test_a_cell_that_takes_too_long_is_stopped_and_keeps_its_variables(call: Caller) -> None:
+    code = "n = 0\nprint('begun')\nwhile True:\n    n += 1"
+    result = await call("execute_python", code=code, timeout_s=0.5)
+
+    said = text_of(result)
+    assert result.is_error and said.startswith("begun")
+    assert "timeout_s" in said and "kept" in said
+    assert "True" in await call.run("n > 0")
+
+
+async def test_a_limit_says_which_setting_raises_it(call: Caller) -> None:
+    said = await call.said("execute_python", code="x = bytearray(10**11)")
+
+    assert "MemoryError" in said and "memory_bytes" in said and "RLM_SANDBOX_MEMORY_BYTES" in said
+
+
+async def test_a_figure_comes_as_an_image(call: Caller) -> None:
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 4, 2])\nplt.show()"
+    result = await call("execute_python", code=code)
+
+    images = [block for block in result.content if block.type == "image"]
+    assert [image.mime_type for image in images] == ["image/png"]
+
+
+async def test_figures_beyond_the_most_are_linked(call: Caller) -> None:
+    code = "import matplotlib.pyplot as plt\nfor n in range(7):\n    plt.figure(); plt.plot([n]); plt.show()"
+    result = await call("execute_python", code=code)
+
+    links = [block for block in result.content if block.type == "resource_link"]
+    assert len([block for block in result.content if block.type == "image"]) == texts.MOST_IMAGES
+    assert len(links) == 2 and all(str(link.uri).startswith("rlm://outputs/") for link in links)
+
+
+async def test_a_long_output_keeps_both_ends_and_says_where_the_rest_is(call: Caller) -> None:
+    said = await call.run("for n in range(100_000): print('line', n)")
+
+    assert said.startswith("line 0\n") and "line 99999" in said and "rlm://outputs/" in said
+    assert len(said) < 25_000
+
+
+async def test_no_answer_is_longer_than_a_client_takes(call: Caller) -> None:
+    code = "print('o' * 10**6)\ndef f(n): return f(n - 1) if n else 1 / 0\nclass E(Exception): pass\nraise E('e' * 10**6)"
+
+    assert len(await call.said("execute_python", code=code)) <= texts.MOST_CHARACTERS + 100
+
+
+async def test_colours_for_a_terminal_are_left_out(call: Caller) -> None:
+    assert await call.run(r"print('\x1b[31mred\x1b[0m')") == "red"
+
+
+async def test_text_that_is_no_utf_8_arrives_readable(call: Caller) -> None:
+    assert "\\udcff" in await call.run(r"print('\udcff')")
+
+
+async def test_a_long_cell_tells_the_last_line_that_it_printed(call: Caller) -> None:
+    told: list[str | None] = []
+    enough = anyio.Event()
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+        enough.set()
+
+    async def wait_and_release() -> None:
+        await enough.wait()
+        Path(call.project / "go").touch()
+
+    code = "import time, os\nprint('step one')\nwhile not os.path.exists('go'): time.sleep(0.01)"
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_and_release)
+            await call.client.call_tool("execute_python", {"code": code}, progress_callback=hear)
+
+    assert told[0] == "step one"
+
+
+async def test_calls_of_one_session_are_answered_in_the_order_in_which_they_came(call: Caller) -> None:
+    await call.run("seen = []")
+    async with anyio.create_task_group() as tasks:
+        for n in range(10):
+            tasks.start_soon(call.run, f"seen.append({n})")
+            await anyio.sleep(0.01)
+
+    assert await call.run("seen") == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
+
+
+async def test_another_project_answers_while_one_is_busy(call: Caller) -> None:
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_forever, call)
+            assert await call.run("1 + 1", project="another") == "2"
+            tasks.cancel_scope.cancel()
+
+
+async def _run_forever(call: Caller) -> None:
+    await call("execute_python", code="while True: pass")
+
+
+async def test_a_call_that_is_cancelled_interrupts_its_cell_and_keeps_the_session(call: Caller) -> None:
+    await call.run("n = 0")
+    with anyio.move_on_after(0.5):
+        await call("execute_python", code="while True: n += 1")
+
+    with anyio.fail_after(10):
+        assert "True" in await call.run("n > 0")
+
+
+async def test_more_calls_than_may_wait_are_refused(call: Caller) -> None:
+    refused: list[str] = []
+
+    async def ask() -> None:
+        said = await call.said("execute_python", code="pass")
+        if "wait for this session already" in said:
+            refused.append(said)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_forever, call)
+            await anyio.sleep(0.2)
+            for _ in range(110):
+                tasks.start_soon(ask)
+            while len(refused) < 5:
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+    assert "Wait for their answers" in refused[0]
+
+
+# ---- arguments
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "told"),
+    [
+        ("execute_python", {"code": "1", "tmeout_s": 3}, "did you mean 'timeout_s'?"),
+        ("execute_python", {}, "code: Field required"),
+        ("execute_python", {"code": "1", "timeout_s": 0}, "timeout_s: Input should be greater than 0"),
+        ("execute_python", {"code": "1", "timeout_s": 10_000}, "timeout_s: 10000 is over the most allowed"),
+        ("execute_python", {"code": 5}, "code: Input should be a valid string"),
+        ("get_repl_context", {"max_chars": 5}, "max_chars"),
+        ("set_repl_context", {"values": "text"}, "values"),
+        ("set_repl_context", {"value": {"a": 1}}, "did you mean 'values'?"),
+    ],
+)
+async def test_wrong_arguments_say_what_would_be_right(
+    call: Caller, tool: str, arguments: dict[str, object], told: str
+) -> None:
+    result = await call(tool, **arguments)
+
+    assert result.is_error and told in text_of(result)
+    assert "Nothing was run or changed." in text_of(result)
+
+
+async def test_an_unknown_tool_is_an_error_that_names_the_known(call: Caller) -> None:
+    with pytest.raises(Exception, match="execute_python"):
+        await call("run_python", code="1")
+
+
+# ---- projects
+
+
+async def test_projects_do_not_see_one_another(call: Caller) -> None:
+    await call.run("secret = 1", project="one")
+
+    assert "NameError" in await call.said("execute_python", code="secret", project="two")
+
+
+async def test_a_folder_within_the_project_may_be_one_too(call: Caller) -> None:
+    (call.project / "part").mkdir()
+    (call.project / "part" / "data.txt").write_text("inner")
+
+    assert await call.run("open('data.txt').read()", project="./part") == "'inner'"
+
+
+@pytest.mark.parametrize("folder", ["/etc", "..", "/"])
+async def test_no_folder_outside_the_project_can_be_asked_for(call: Caller, folder: str) -> None:
+    result = await call("execute_python", code="1", project=f"{folder}/" if folder == ".." else folder)
+
+    assert result.is_error and "project" in text_of(result)
+
+
+class TestFolders:
+    """What the user allows beside the project."""
+
+    @pytest.fixture
+    def allowed(self, tmp_path: Path, flags: dict[str, object]) -> Path:
+        folder = tmp_path / "allowed"
+        folder.mkdir()
+        (folder / "data.txt").write_text("allowed data")
+        flags["sandbox.folders"] = str(folder)
+        return folder
+
+    async def test_files_can_be_loaded_from_a_folder_that_is_allowed(
+        self, allowed: Path, call: Caller
+    ) -> None:
+        await call.said("set_repl_context", files={"data": str(allowed / "data.txt")})
+
+        assert await call.run("data") == "'allowed data'"
+
+    async def test_code_can_read_it(self, allowed: Path, call: Caller) -> None:
+        assert await call.run(f"open({str(allowed / 'data.txt')!r}).read()") == "'allowed data'"
+
+    async def test_it_can_be_a_project(self, allowed: Path, call: Caller) -> None:
+        assert await call.run("open('data.txt').read()", project=str(allowed)) == "'allowed data'"
+
+
+# ---- set_repl_context
+
+
+async def test_values_become_variables(call: Caller) -> None:
+    said = await call.said("set_repl_context", values={"a": [1, None, {"b": True}], "s": "text"})
+
+    assert said == "a: array of 3\ns: text of 4"
+    assert await call.run("a, s") == "([1, None, {'b': True}], 'text')"
+
+
+async def test_a_file_becomes_its_text_and_several_become_parts(call: Caller) -> None:
+    for name in ("one.md", "two.md"):
+        (call.project / name).write_text(f"# {name}\r\n")
+    said = await call.said("set_repl_context", files={"one": "one.md", "all": "*.md", "list": ["two.md"]})
+
+    assert "one: 10 characters from one.md" in said and "all: 20 characters from 2 files" in said
+    assert await call.run("one, sorted(all), list") == r"('# one.md\r\n', ['one.md', 'two.md'], {'two.md': '# two.md\r\n'})"
+
+
+async def test_files_are_added_to_what_is_there(call: Caller) -> None:
+    (call.project / "a.txt").write_text("a")
+    (call.project / "b.txt").write_text("b")
+    await call.said("set_repl_context", files={"parts": ["a.txt"]})
+    await call.said("set_repl_context", files={"parts": ["b.txt"]}, append=True)
+
+    assert await call.run("parts") == "{'a.txt': 'a', 'b.txt': 'b'}"
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../outside.txt", "link.txt", "sub/../../outside.txt", "~/x", "gone.txt", "a\0b", "."]
+)
+async def test_no_other_file_is_loaded(call: Caller, path: str) -> None:
+    (call.project.parent / "outside.txt").write_text("outside")
+    (call.project / "sub").mkdir()
+    (call.project / "link.txt").symlink_to(call.project.parent / "outside.txt")
+    result = await call("set_repl_context", values={"kept": 1}, files={"stolen": path})
+
+    assert result.is_error and "Nothing was changed" in text_of(result)
+    assert await call.said("get_repl_context") == "[no variables]"
+
+
+@pytest.mark.parametrize("pattern", ["../*", "/etc/*", "nothing*"])
+async def test_a_pattern_stays_within_the_project(call: Caller, pattern: str) -> None:
+    (call.project.parent / "outside.txt").write_text("outside")
+    result = await call("set_repl_context", files={"stolen": pattern})
+
+    assert result.is_error and "Nothing was changed" in text_of(result)
+
+
+async def test_a_value_is_never_echoed(call: Caller) -> None:
+    assert len(await call.said("set_repl_context", values={"big": "x" * 1_000_000})) < 100
+
+
+# ---- get_repl_context
+
+
+async def test_variables_are_listed_with_type_size_and_preview(call: Caller) -> None:
+    await call.run("text = 'a' * 10**6\nnumbers = list(range(10))")
+    said = await call.said("get_repl_context")
+
+    assert "text: str, 1 MB: 'aaa" in said and "numbers: list" in said
+    assert len(said) < 1000
+
+
+async def test_named_values_are_shown_within_bounds(call: Caller) -> None:
+    await call.run("text = 'a' * 10**5\nhuge = 'b' * 10**8\nplain = {'k': [1]}\nf = lambda: 1")
+    said = await call.said("get_repl_context", names=["text", "huge", "plain", "f", "gone"], max_chars=200)
+
+    assert 'plain = {"k": [1]}' in said and "f = <function" in said
+    assert "huge: too large to show" in said and "gone: no such variable" in said
+    assert len(said) < 1500
+
+
+async def test_looking_does_not_wait_for_a_cell(call: Caller) -> None:
+    await call.run("x = 5")
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_forever, call)
+            while "busy" not in (said := await call.said("get_repl_context")):
+                await anyio.sleep(0.01)
+            named = await call.said("get_repl_context", names=["x"])
+            tasks.cancel_scope.cancel()
+
+    assert "x: int" in said and "while True: pass" in said
+    assert named.startswith("x: not shown, because") and "busy" in named
+
+
+# ---- clear_repl_context
+
+
+async def test_named_variables_are_deleted(call: Caller) -> None:
+    await call.run("a = b = 1")
+
+    assert await call.said("clear_repl_context", names=["a", "gone"]) == "Deleted: a.\nNot there: gone."
+    assert await call.run("b") == "1"
+
+
+async def test_clearing_all_gives_a_fresh_interpreter(call: Caller) -> None:
+    await call.run("import json\njson.planted = 1\na = 1")
+    await call.said("clear_repl_context")
+
+    assert await call.said("get_repl_context") == "[no variables]"
+    assert await call.run("import json\nhasattr(json, 'planted')") == "False\n[set: json]"
+
+
+# ---- settings and secrets
+
+
+async def test_a_wrong_file_of_the_project_is_told_to_the_model(call: Caller) -> None:
+    (call.project / "rlm.toml").write_text("[sandbox]\nnetwrok = true\n")
+    result = await call("execute_python", code="1")
+
+    assert result.is_error and "rlm.toml:2" in text_of(result) and "network" in text_of(result)
+
+
+async def test_what_a_project_asks_for_in_vain_is_said_once(call: Caller) -> None:
+    (call.project / "rlm.toml").write_text("[sandbox]\nnetwork = true\n")
+    first, second = await call.run("1"), await call.run("2")
+
+    assert "not" in first and "network" in first and "[note:" in first
+    assert second == "2"
+
+
+@pytest.fixture
+async def planted(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    monkeypatch.setenv("PLANTED_API_KEY", "sk-planted-secret")
+    yield "sk-planted-secret"
+
+
+async def test_the_servers_environment_is_not_in_the_session(planted: str, call: Caller) -> None:
+    said = await call.run("import os\nstr(dict(os.environ))")
+
+    assert planted in os.environ.values() and planted not in said
+
+
+async def test_an_error_that_nobody_foresaw_hides_its_text(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ValueError("a path of ours")
+
+    monkeypatch.setattr(app, "session", fail)
+    result = await call("execute_python", code="1")
+
+    assert result.is_error and "a path of ours" not in text_of(result) and "ValueError" in text_of(result)
+
+
+async def test_the_same_holds_for_clients_of_before_2026(app: App, project: Path) -> None:
+    async with Client(make_server(app), mode="legacy") as client:
+        call = Caller(client, project)
+
+        assert await call.run("x = 1\nx") == "1\n[set: x]"
