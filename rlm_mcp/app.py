@@ -129,6 +129,10 @@ class App:
             raise ProjectNotAllowed(project.folder, allowed, "[sandbox] folders")
         return project
 
+    def needs_roots(self, tenant: Tenant) -> bool:
+        """Return whether the roots of a client may say which project it means."""
+        return not (tenant.name or self.settings.project.strip() or self._surroundings.host_folder)
+
     async def session(self, tenant: Tenant, project: Project) -> ProjectSession:
         """Return the session of a project. Raise `SettingsError` if the project's own settings are wrong."""
         manager = await self.manager(tenant)
@@ -237,7 +241,8 @@ async def open_app(
     sources: Sources, surroundings: Surroundings | None = None, *, base: Loaded | None = None
 ) -> AsyncGenerator[App, None]:
     """Make ready what a server has; at the end all sessions are put to sleep. Raise `SettingsError`."""
-    base = base or await anyio.to_thread.run_sync(sources.load, None)
+    if base is None:
+        base = await anyio.to_thread.run_sync(sources.load, None)
     stack = AsyncExitStack()
     tasks = await stack.enter_async_context(anyio.create_task_group())
     app = App(sources, base, surroundings or Surroundings(), tasks)

@@ -6,7 +6,7 @@ should not pay for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -71,7 +71,7 @@ class Progress:
         self._scope = anyio.CancelScope()
 
     @contextmanager
-    def of_call(self, listener: Listener, otherwise: Callable[[float], str]) -> Iterator[Teller]:
+    def of_call(self, listener: Listener, otherwise: Callable[[float], str]) -> Generator[Teller]:
         """Tell `listener` how a call goes on, for the length of a block; `otherwise` is said where nothing was printed."""
         teller = Teller(listener, otherwise)
         self._tellers.add(teller)

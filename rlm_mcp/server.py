@@ -6,25 +6,42 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
+from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    CompleteRequestParams,
+    CompleteResult,
+    GetPromptRequestParams,
+    GetPromptResult,
     InputRequiredResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
     ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
     TextContent,
 )
 
 from .app import App, Tenant
 from .callers import tenant_of
+from .completions import complete
 from .errors import DoorError
+from .notices import Notices
+from .prompts import get_prompt, list_prompts
+from .resources import Resources
+from .roots import roots_of
 from .texts import plain
 from .tools import Tools
 
 _log = logging.getLogger(__name__)
 _VERSION = version("rlm-mcp")
+_HOUR_MS = 3_600_000
 
 INSTRUCTIONS = """\
 A Python REPL for this project that remembers: variables, functions and imports stay between calls, days, errors, \
@@ -57,24 +74,41 @@ class _Asker:
 
 def make_server(app: App) -> Server[Any]:
     """Return a server for the clients of `app`, which is opened and closed by the door that they come in by."""
-    handlers = _Handlers(app)
-    return Server(
+    answers = _Answers(app)
+    server: Server[Any] = Server(
         "rlm",
         title="RLM",
         version=_VERSION,
         description="A persistent, sandboxed Python REPL for each project",
         instructions=INSTRUCTIONS,
-        on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
+        cache_hints={
+            "tools/list": CacheHint(_HOUR_MS, "public"),
+            "prompts/list": CacheHint(_HOUR_MS, "public"),
+        },
+        on_list_tools=answers.list_tools,
+        on_call_tool=answers.call_tool,
+        on_list_resources=answers.list_resources,
+        on_list_resource_templates=answers.list_templates,
+        on_read_resource=answers.read_resource,
+        on_subscribe_resource=answers.notices.subscribe,
+        on_unsubscribe_resource=answers.notices.unsubscribe,
+        on_subscriptions_listen=answers.notices.listen,
+        on_list_prompts=answers.list_prompts,
+        on_get_prompt=answers.get_prompt,
+        on_completion=answers.complete,
     )
+    answers.notices.join(server)
+    return server
 
 
-class _Handlers:
+class _Answers:
     """Who answers the messages of clients."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._tools = Tools(app)
+        self._resources = Resources(app)
+        self.notices = Notices(app, self._resources)
 
     async def list_tools(self, ctx: Any, params: Any) -> ListToolsResult:
         """Answer tools/list."""
@@ -88,11 +122,41 @@ class _Handlers:
             arguments = self._tools.takes(params.name, params.arguments)
             if arguments is None:
                 raise MCPError(INVALID_PARAMS, self._unknown(params.name))
-            return await self._tools.call(_Asker(ctx, tenant_of()), params.name, arguments)
+            tenant = tenant_of()
+            roots = await roots_of(ctx, params, needed=self._app.needs_roots(tenant))
+            if isinstance(roots, InputRequiredResult):
+                return roots
+            return await self._tools.call(_Asker(ctx, tenant), params.name, arguments, roots=roots)
         except Exception as problem:
             if isinstance(problem, MCPError):
                 raise
             return _failed(problem)
+
+    async def list_resources(self, ctx: Any, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        """Answer resources/list."""
+        return await self._resources.list(tenant_of(), params.cursor if params else None)
+
+    async def list_templates(
+        self, ctx: Any, params: PaginatedRequestParams | None
+    ) -> ListResourceTemplatesResult:
+        """Answer resources/templates/list."""
+        return await self._resources.templates(tenant_of(), params.cursor if params else None)
+
+    async def read_resource(self, ctx: Any, params: ReadResourceRequestParams) -> ReadResourceResult:
+        """Answer resources/read."""
+        return await self._resources.read(tenant_of(), str(params.uri))
+
+    async def list_prompts(self, ctx: Any, params: PaginatedRequestParams | None) -> ListPromptsResult:
+        """Answer prompts/list."""
+        return list_prompts(params.cursor if params else None)
+
+    async def get_prompt(self, ctx: Any, params: GetPromptRequestParams) -> GetPromptResult:
+        """Answer prompts/get."""
+        return get_prompt(params.name, params.arguments)
+
+    async def complete(self, ctx: Any, params: CompleteRequestParams) -> CompleteResult:
+        """Answer completion/complete."""
+        return await complete(self._app, tenant_of(), params)
 
     def _unknown(self, name: str) -> str:
         return f"There is no tool {name[:100]!r}; there are {', '.join(self._tools.names)}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -170,7 +169,7 @@ async def test_a_long_cell_tells_the_last_line_that_it_printed(call: Caller) -> 
 
     async def wait_and_release() -> None:
         await enough.wait()
-        Path(call.project / "go").touch()
+        await anyio.Path(call.project / "go").touch()
 
     code = "import time, os\nprint('step one')\nwhile not os.path.exists('go'): time.sleep(0.01)"
     with anyio.fail_after(30):
@@ -386,11 +385,12 @@ async def test_named_values_are_shown_within_bounds(call: Caller) -> None:
 
 async def test_looking_does_not_wait_for_a_cell(call: Caller) -> None:
     await call.run("x = 5")
+    said = named = ""
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_run_forever, call)
-            while "busy" not in (said := await call.said("get_repl_context")):
-                await anyio.sleep(0.01)
+            while "busy" not in said:
+                said = await call.said("get_repl_context")
             named = await call.said("get_repl_context", names=["x"])
             tasks.cancel_scope.cancel()
 
@@ -435,9 +435,9 @@ async def test_what_a_project_asks_for_in_vain_is_said_once(call: Caller) -> Non
 
 
 @pytest.fixture
-async def planted(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+def planted(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PLANTED_API_KEY", "sk-planted-secret")
-    yield "sk-planted-secret"
+    return "sk-planted-secret"
 
 
 async def test_the_servers_environment_is_not_in_the_session(planted: str, call: Caller) -> None:
