@@ -35,7 +35,8 @@ class ArgumentsWrong(DoorError):
     """The arguments of a tool are not what it takes."""
 
     def __init__(self, tool: str, wrong: Sequence[str], taken: Sequence[str]) -> None:
-        super().__init__(f"{'; '.join(wrong)}. {tool} takes: {', '.join(taken)}. Nothing was run or changed.")
+        said = " ".join(each if each.endswith("?") else f"{each}." for each in wrong)
+        super().__init__(f"{said} {tool} takes: {', '.join(taken)}. Nothing was run or changed.")
 
 
 class FileNotAllowed(DoorError):

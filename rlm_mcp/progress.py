@@ -72,7 +72,7 @@ class Progress:
 
     @contextmanager
     def of_call(self, listener: Listener, otherwise: Callable[[float], str]) -> Generator[Teller]:
-        """Tell `listener` how a call goes on, for the length of a block; `otherwise` is said where nothing was printed."""
+        """Tell `listener` how a call goes on, during a block; `otherwise` is said where nothing was printed."""
         teller = Teller(listener, otherwise)
         self._tellers.add(teller)
         if not self._at_work:

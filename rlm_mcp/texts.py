@@ -18,6 +18,7 @@ MOST_IMAGES, MOST_IMAGE_BYTES = 5, 4 * 1024 * 1024
 _MOST_NAMES = 30
 _MOST_VARIABLES = 200
 _WORTH_TELLING_SECONDS = 1.0
+_OURS = re.compile(r"\brlm_guest(?:\.\w+)*\.(?=\w+:)")  # where an exception of ours is defined says nothing to a model
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -56,10 +57,14 @@ def of_cell(result: CellResult, notes: Sequence[str] = ()) -> list[ContentBlock]
 
 def of_error(error: CellError) -> str:
     """Return an error: the traceback where there is one, and what to do about a limit."""
+    message = plain(error.message)
+    if error.limit == "wall_seconds":
+        message = message.replace("wall_seconds", "timeout_s")  # as the argument is called that sets it
+    said = f"{error.name}: {message}" if message else error.name
     if not error.traceback:
-        return f"{error.name}: {plain(error.message)}"
-    traceback = shorten(plain(error.traceback).rstrip("\n"), MOST_TRACEBACK)
-    return traceback if error.limit is None else f"{traceback}\n{error.name}: {plain(error.message)}"
+        return said
+    traceback = shorten(_OURS.sub("", plain(error.traceback)).rstrip("\n"), MOST_TRACEBACK)
+    return traceback if error.limit is None else f"{traceback}\n{said}"
 
 
 def of_notes(notes: Sequence[str]) -> list[str]:

@@ -1,77 +1,142 @@
-"""The main job at work: a project's session, step by step, as a caller of the library sees it."""
+"""The main job at work: the server over stdio, and a client that asks of it what a model would."""
 
 from __future__ import annotations
 
+import base64
+import os
+import shutil
+import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult
 
-from rlm_sandboxes import Limits
-from rlm_sandboxes.local import LocalSandbox
-from rlm_sessions import Care, CellResult, Places, ProjectSession, identify, open_manager
+FOLDER = Path(__file__).resolve().parent.parent / ".demo"
+LINES = 200_000
 
-STORY = (
-    ("A cell runs, and its last expression is shown", "words = open('notes.txt').read().split()\nlen(words)"),
-    ("A variable lives on, also after an error", "longest = max(words, key=len)\n1 / 0"),
-    ("", "longest"),
+LOAD = (
     (
-        "Functions, classes and top-level await: ordinary Python",
-        "import asyncio\nawait asyncio.sleep(0.1, 'awaited')",
+        "A file of 10 MB becomes a variable; not a byte of it passes through the client",
+        "set_repl_context",
+        {"files": {"log": "app.log"}},
     ),
-    ("An endless loop is stopped", "while True:\n    pass"),
-    ("and the session lives, with its variables", "longest"),
-    ("Files outside the project are out of reach", "open('/etc/hostname').read()"),
-    ("The network is out of reach", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')"),
-    ("So is more memory than it may have", "too_much = bytearray(10**10)"),
-    ("It is still there", "f'{longest!r} of {len(words)} words'"),
-    ("Some things cannot be kept", "lines = (line for line in words)"),
+)
+LOOK = (
+    (
+        "Code looks at it",
+        "execute_python",
+        {
+            "code": "import re\nfrom collections import Counter\n"
+            "slow = [int(ms) for ms in re.findall(r'took (\\d+) ms', log)]\n"
+            "by_hour = Counter(line[11:13] for line in log.splitlines() if ' ERROR ' in line)\n"
+            "len(log), max(slow), by_hour.most_common(2)"
+        },
+    ),
+    (
+        "A plot comes back as an image",
+        "execute_python",
+        {
+            "code": "import matplotlib.pyplot as plt\nhours = sorted(by_hour)\n"
+            "plt.figure(figsize=(7, 3))\nplt.bar(hours, [by_hour[hour] for hour in hours])\n"
+            "plt.title('errors by hour'); plt.tight_layout(); plt.show()"
+        },
+    ),
+    ("An endless loop is stopped", "execute_python", {"code": "while True:\n    pass", "timeout_s": 1}),
+    ("An error shows where it is, and costs nothing", "execute_python", {"code": "by_hour['lunch'] / 0"}),
+    ("A wrong argument says what would be right", "execute_python", {"code": "1", "time_out": 5}),
+    (
+        "Files outside the project are out of reach",
+        "execute_python",
+        {"code": "open('/etc/hostname').read()"},
+    ),
+    (
+        "So is the network",
+        "execute_python",
+        {"code": "import urllib.request as r\nr.urlopen('http://127.0.0.1')"},
+    ),
 )
 NEXT_DAY = (
-    ("The server has ended and started again; the session is there", "f'{longest!r} of {len(words)} words'"),
-    ("A loop in C that no interrupt reaches is killed, and its process with it", "sum(range(10**13))"),
-    ("and the next cell runs in the state before it", "len(words)"),
+    (
+        "The server has ended, and another one runs: the variables are there",
+        "execute_python",
+        {"code": "max(slow), by_hour.most_common(1)"},
+    ),
+    ("What there is", "get_repl_context", {}),
 )
 
 
 async def main() -> None:
     """Tell the story in a project made for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder, "project")
-        await anyio.Path(project).mkdir()
-        await anyio.Path(project / "notes.txt").write_text("a notebook next to a person's own files")
-        for story in (STORY, NEXT_DAY):
-            async with session_of(project, Path(folder, "home")) as session:
-                for title, code in story:
-                    await step(session, title, code)
-                print(f"isolation: {session.isolation}\n")
+    with tempfile.TemporaryDirectory() as home:
+        project = Path(home, "project")
+        await anyio.to_thread.run_sync(_make_project, project)
+        for story in ((*LOAD, *LOOK), NEXT_DAY):
+            async with _client(project, Path(home)) as client:
+                for title, tool, arguments in story:
+                    await _step(client, title, tool, arguments)
+    print("# To add it to Claude Code:\n")
+    print("claude mcp add rlm -- uvx rlm-mcp\n")
+    print("# or, as it stands here:\n")
+    print(f"claude mcp add rlm -- {Path(sys.executable).parent / 'rlm-mcp'}")
 
 
 @asynccontextmanager
-async def session_of(project: Path, home: Path) -> AsyncGenerator[ProjectSession, None]:
-    """Start all that a server has, and end it."""
-    care = Care(limits=Limits(wall_seconds=1.5, memory_bytes=256 * 1024 * 1024))
-    async with LocalSandbox() as sandbox, open_manager(sandbox, Places(home), care=care) as manager:
-        yield await manager.session(identify(named=str(project)))
+async def _client(project: Path, home: Path) -> AsyncGenerator[Client, None]:
+    """Start the server as a client does, with a home of its own, and end it."""
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "RLM_CONFIG_DIR": str(home / "config"),
+        "RLM_SESSIONS_STATE_DIR": str(home / "state"),
+        "RLM_SANDBOX_GRACE_SECONDS": "0.5",
+    }
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "rlm_mcp"], env=environment, cwd=str(project)
+    )
+    async with Client(server) as client:
+        yield client
 
 
-async def step(session: ProjectSession, title: str, code: str) -> None:
-    """Run one cell and print what came of it."""
-    if title:
-        print(f"# {title}")
-    print("\n".join(f"{'>>>' if n == 0 else '...'} {line}" for n, line in enumerate(code.splitlines())))
-    print(*shown(await session.run(code)), sep="\n", end="\n\n")
+async def _step(client: Client, title: str, tool: str, arguments: dict[str, Any]) -> None:
+    """Call a tool, and print what was asked and what was answered."""
+    print(f"# {title}")
+    code = arguments.get("code")
+    others = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if name != "code")
+    print(f"-> {tool}({others})")
+    if code:
+        print("\n".join(f"   | {line}" for line in code.splitlines()))
+    print("\n".join(f"<- {line}" for line in _shown(await client.call_tool(tool, arguments))), end="\n\n")
 
 
-def shown(result: CellResult) -> list[str]:
-    """Return what a person is shown of a result."""
-    notes = [f"[{note}]" for note in result.notes]
-    seconds = f"  ({result.duration_seconds * 1000:.1f} ms)"
-    if result.error is not None:
-        return [*notes, f"{result.error}{seconds}"]
-    return [*notes, *([result.output] if result.output else []), f"{result.value or ''}{seconds}"]
+def _shown(result: CallToolResult) -> list[str]:
+    lines: list[str] = []
+    for block in result.content:
+        if block.type == "text":
+            lines += block.text.splitlines()
+        elif block.type == "image":
+            lines.append(f"[{block.mime_type}, saved as {_save(base64.b64decode(block.data))}]")
+    return lines
+
+
+def _save(image: bytes) -> Path:
+    path = FOLDER / "plot.png"
+    FOLDER.mkdir(exist_ok=True)
+    path.write_bytes(image)
+    return path
+
+
+def _make_project(project: Path) -> None:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    project.mkdir(mode=0o755)
+    with (project / "app.log").open("w") as log:
+        for n in range(LINES):
+            hour = n * 24 // LINES
+            level = "ERROR" if n % (20 + 3 * abs(hour - 14)) == 0 else "INFO"
+            log.write(f"2026-01-05T{hour:02d}:{n % 60:02d} {level} request {n} took {n * 7919 % 997} ms\n")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ async def test_a_cell_that_takes_too_long_is_stopped_and_keeps_its_variables(cal
 
     said = text_of(result)
     assert result.is_error and said.startswith("begun")
-    assert "timeout_s" in said and "kept" in said
+    assert "longer than timeout_s = 0.5" in said and "kept" in said
     assert "True" in await call.run("n > 0")
 
 
@@ -119,6 +119,12 @@ async def test_a_limit_says_which_setting_raises_it(call: Caller) -> None:
     said = await call.said("execute_python", code="x = bytearray(10**11)")
 
     assert "MemoryError" in said and "memory_bytes" in said and "RLM_SANDBOX_MEMORY_BYTES" in said
+
+
+async def test_what_is_refused_is_told_without_names_of_ours(call: Caller) -> None:
+    said = await call.said("execute_python", code="import urllib.request")
+
+    assert "\nModuleRefused: importing urllib.request is refused" in said
 
 
 async def test_a_figure_comes_as_an_image(call: Caller) -> None:
