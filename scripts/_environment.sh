@@ -2,7 +2,7 @@
 #
 #     environment dev|run|bench    makes the virtual environment of that kind ready, and sets $python to its Python
 #
-# "run" holds this project and what it needs, "dev" all tools and what the tests show too, "bench" what the benchmarks
+# "run" holds this project and what its main job shows, "dev" all tools and what the tests show too, "bench" what the benchmarks
 # measure beside us. "dev" lies in .venv or where RLM_DEV_VENV says, the others in .venv-run and .venv-bench.
 #
 # A stamp in each environment holds the pyproject.toml that it was made from: while the two are equal, nothing is
@@ -35,7 +35,7 @@ stamp() {
 }
 
 prepare() {
-    local folder=$1 kind=$2 what=(--editable .)
+    local folder=$1 kind=$2 what=(--editable '.[science]')
     [[ $kind == run ]] || what+=(--group "$kind")
 
     mkdir -p "$folder" && [[ -w $folder ]] ||
