@@ -81,6 +81,7 @@ class App:
     ) -> None:
         self.base = base
         self.listeners: list[Callable[[Change], Awaitable[None]]] = []
+        self.leaving: list[Callable[[], None]] = []
         self.progress = Progress(tasks)
         self._sources = sources
         self._surroundings = surroundings
@@ -129,9 +130,10 @@ class App:
             raise ProjectNotAllowed(project.folder, allowed, "[sandbox] folders")
         return project
 
-    def needs_roots(self, tenant: Tenant) -> bool:
+    def needs_roots(self, tenant: Tenant, named: str | None) -> bool:
         """Return whether the roots of a client may say which project it means."""
-        return not (tenant.name or self.settings.project.strip() or self._surroundings.host_folder)
+        known = tenant.name or self.settings.project.strip() or self._surroundings.host_folder
+        return not known and (not named or "/" in named or "\\" in named)
 
     async def session(self, tenant: Tenant, project: Project) -> ProjectSession:
         """Return the session of a project. Raise `SettingsError` if the project's own settings are wrong."""
@@ -229,6 +231,11 @@ class App:
     def managers(self) -> dict[Tenant, Manager]:
         """Return who has sessions, of those that are open."""
         return dict(self._managers)
+
+    def leave(self) -> None:
+        """Have it told to who listens that there is nothing more to come. A door does this when it begins to close."""
+        for leave in self.leaving:
+            leave()
 
     def close(self) -> None:
         """Have every session put to sleep, and then the places ended that they run in."""

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from mcp.server.caching import CacheHint
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
@@ -75,7 +76,7 @@ class _Asker:
 def make_server(app: App) -> Server[Any]:
     """Return a server for the clients of `app`, which is opened and closed by the door that they come in by."""
     answers = _Answers(app)
-    server: Server[Any] = Server(
+    server = _Server(
         "rlm",
         title="RLM",
         version=_VERSION,
@@ -98,7 +99,21 @@ def make_server(app: App) -> Server[Any]:
         on_completion=answers.complete,
     )
     answers.notices.join(server)
+    app.leaving.append(answers.notices.close)
     return server
+
+
+class _Server(Server[Any]):
+    """One that says on every transport, and in both eras, of which changes it tells."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        told = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(told, experimental_capabilities, extensions)
 
 
 class _Answers:
@@ -123,7 +138,8 @@ class _Answers:
             if arguments is None:
                 raise MCPError(INVALID_PARAMS, self._unknown(params.name))
             tenant = tenant_of()
-            roots = await roots_of(ctx, params, needed=self._app.needs_roots(tenant))
+            needed = self._app.needs_roots(tenant, arguments.project)
+            roots = await roots_of(ctx, params, needed=needed)
             if isinstance(roots, InputRequiredResult):
                 return roots
             return await self._tools.call(_Asker(ctx, tenant), params.name, arguments, roots=roots)

@@ -74,7 +74,7 @@ async def _execute(app: App, asker: Asker, project: Project, given: ExecutePytho
         raise TooManyWait(info.waiting, str(info))
     result = await _run(app, session, asker, given)
     notes = await app.first_notes(asker.tenant, project)
-    await _tell_changes(app, asker.tenant, project, listed=bool(result.output_id or result.displays))
+    await _tell_changes(app, asker.tenant, session, listed=bool(result.output_id or result.displays))
     return CallToolResult(content=texts.of_cell(result, notes), is_error=result.error is not None)
 
 
@@ -135,7 +135,7 @@ async def _set(app: App, asker: Asker, project: Project, given: SetContext) -> l
         said.append(f"{name}: {texts.of_value(value)}")
     for name, paths in found.items():
         said.append(texts.of_loaded(name, await session.load(name, paths, append=given.append)))
-    await _tell_changes(app, asker.tenant, project, listed=False)
+    await _tell_changes(app, asker.tenant, session, listed=False)
     notes += await app.first_notes(asker.tenant, project)
     return [_text("\n".join([*said, *texts.of_notes(notes)]))]
 
@@ -181,7 +181,7 @@ async def _clear(app: App, asker: Asker, project: Project, given: ClearContext) 
         notes = list[str]()
     else:
         said, notes = await _delete(session, given.names)
-    await _tell_changes(app, asker.tenant, project, listed=False)
+    await _tell_changes(app, asker.tenant, session, listed=False)
     return [_text("\n".join([*said, *texts.of_notes(notes)]))]
 
 
@@ -305,8 +305,9 @@ def _text(text: str) -> ContentBlock:
     return TextContent(text=text)
 
 
-async def _tell_changes(app: App, tenant: Tenant, project: Project, *, listed: bool) -> None:
+async def _tell_changes(app: App, tenant: Tenant, session: ProjectSession, *, listed: bool) -> None:
     if app.listeners:
-        await app.changed(Change(tenant, f"rlm://sessions/{project.key}", "updated"))
-        if listed:
+        new = session.info().step <= 1
+        await app.changed(Change(tenant, f"rlm://sessions/{session.project.key}", "updated"))
+        if listed or new:
             await app.changed(Change(tenant, "", "listed"))

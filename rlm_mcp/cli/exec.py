@@ -1,0 +1,365 @@
+"""`rlm-mcp exec`: runs Python in a project's session, the same that its server has."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import signal
+import sys
+import tempfile
+import tokenize
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .output import (
+    FAILED,
+    INTERRUPTED,
+    LIMIT,
+    OK,
+    TIMEOUT,
+    UNAVAILABLE,
+    USAGE,
+    CommandFailed,
+    Out,
+)
+from .parsing import add_sandbox_settings
+
+if TYPE_CHECKING:
+    from rlm_sessions import CellResult, Project
+
+    from .opening import Ground
+
+_DESCRIPTION = """\
+Run Python in a project's session and print what it prints, and the value of its last expression.
+
+It is the session that MCP clients have: if a server has it open, the code runs there, in turn with its cells.
+Variables stay for the next time. Settings that are given here count only where no server has the session."""
+_EXAMPLES = """\
+examples:
+  rlm-mcp exec 'x = 6 * 7; x'
+  rlm-mcp exec -f analysis.py --timeout 600
+  echo 'print(x)' | rlm-mcp exec -
+  rlm-mcp exec --project ~/survey --plot-dir figures 'df.plot()'
+
+exit codes: 0 done, 1 the code failed, 4 it reached a limit, 124 it ran out of time, 130 it was interrupted;
+            2, 3 and 5 as for every command. Ctrl-C interrupts the code and keeps the session; twice quits.
+"""
+_WAITING_SECONDS, _TELL_AFTER = 0.25, 4
+_PROBLEM_CODES = {"interrupted": INTERRUPTED, "busy": LIMIT, "sandbox": UNAVAILABLE, "too_long": USAGE}
+_USUAL = "The session is back from disk"  # as it is each time, where no server holds it
+_SUFFIXES = {"image/png": ".png", "image/svg+xml": ".svg", "image/jpeg": ".jpg", "image/gif": ".gif"}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the program's."""
+    parser = commands.add_parser(
+        "exec",
+        help="run Python in a project's session, from the shell",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("code", nargs="?", metavar="CODE", help="the code; - or nothing reads it from stdin")
+    parser.add_argument("-f", "--file", metavar="FILE", help="run a file")
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="how long the code may run")
+    parser.add_argument(
+        "--plot-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="where figures are saved; else in a new temporary folder",
+    )
+    add_sandbox_settings(parser)
+
+
+def seconds(text: str) -> float:
+    """Return how long something may take."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0 and 86400")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run code, print what comes of it, and return an exit code."""
+    code = _code(args)
+    from .opening import Ground
+
+    ground = Ground.of(args)
+    project = _project(args, ground)
+    telling = Telling(Out.of(args), project, args.plot_dir)
+    facts = _facts(ground, project, code, args.timeout, telling)
+    return telling.end(facts)
+
+
+# ---- what to run, and where
+
+
+def _code(args: argparse.Namespace) -> str:
+    if args.file is not None and args.code is not None:
+        raise CommandFailed("Give the code or a file, not both.", code="usage", exit_code=USAGE)
+    if args.file is not None and args.file != "-":
+        return _decoded(_read(Path(args.file)), args.file)
+    if args.code is not None and args.code != "-":
+        return str(args.code)
+    if args.code is None and args.file is None and sys.stdin.isatty():
+        hint = "rlm-mcp exec 'print(1)', or -f FILE, or pipe it in."
+        raise CommandFailed("There is no code to run.", hint=hint, code="usage", exit_code=USAGE)
+    return _decoded(sys.stdin.buffer.read(), "stdin")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        why = problem.strerror or str(problem)
+        raise CommandFailed(f"{path} cannot be read: {why}.", code="usage", exit_code=USAGE) from problem
+
+
+def _decoded(data: bytes, source: str) -> str:
+    """Return the text of a program, in the encoding that it says it has."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return io.TextIOWrapper(io.BytesIO(data), encoding).read()
+    except (SyntaxError, UnicodeDecodeError) as problem:
+        raise CommandFailed(
+            f"{source} is no Python text: {problem}.", code="usage", exit_code=USAGE
+        ) from problem
+
+
+def _project(args: argparse.Namespace, ground: Ground) -> Project:
+    from rlm_sessions import identify
+
+    return identify(
+        named=args.project or None, setting=ground.loaded.settings.project, working_directory=Path.cwd()
+    )
+
+
+# ---- running it
+
+
+def _facts(
+    ground: Ground, project: Project, code: str, timeout_s: float | None, telling: Telling
+) -> dict[str, Any]:
+    """Return all that came of the code, from the server that has the session, or from here."""
+    import time
+
+    from ..door import DoorProblem
+    from .opening import Taken
+    from .visiting import NobodyThere, owner_of
+    from .visiting import run as run_there
+
+    tries = 0
+    while True:
+        owner = owner_of(ground.root, project.key)
+        try:
+            if owner is not None and owner.here:
+                telling.through = owner.pid
+                return run_there(
+                    ground.root, owner.pid, project.key, code, timeout_s=timeout_s, on_output=telling.hear
+                )
+        except NobodyThere:
+            pass
+        except DoorProblem as problem:
+            exit_code = _PROBLEM_CODES.get(problem.code, FAILED)
+            raise CommandFailed(str(problem), code=problem.code, exit_code=exit_code) from problem
+        telling.through = None
+        try:
+            return _run_here(ground, project, code, timeout_s, telling.hear)
+        except Taken as taken:
+            if owner is not None and not owner.here:
+                raise
+            tries += 1
+            if tries == _TELL_AFTER:
+                telling.out.talk(f"Waiting: {taken.message} Ctrl-C gives up.")
+            time.sleep(_WAITING_SECONDS)
+
+
+def _run_here(
+    ground: Ground, project: Project, code: str, timeout_s: float | None, hear: Callable[[str, str], None]
+) -> dict[str, Any]:
+    import anyio
+
+    return anyio.run(_run_session, ground, project, code, timeout_s, hear)
+
+
+async def _run_session(
+    ground: Ground, project: Project, code: str, timeout_s: float | None, hear: Callable[[str, str], None]
+) -> dict[str, Any]:
+    import anyio
+
+    from ..app import OWNER
+    from ..door import facts_of
+    from .opening import session_here
+
+    async def on_output(stream: str, text: str) -> None:
+        if unread:
+            return
+        try:
+            hear(stream, text)
+        except BrokenPipeError as problem:
+            unread.append(problem)
+            running.cancel()
+
+    result: CellResult | None = None
+    notes: tuple[str, ...] = ()
+    unread, running = list[BrokenPipeError](), anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_heed_interrupts, running)
+        async with session_here(ground, project) as (app, session):
+            with running:
+                result = await session.run(code, on_output=on_output, wall_seconds=timeout_s)
+            notes = await app.first_notes(OWNER, project)
+        tasks.cancel_scope.cancel()
+    if unread:
+        raise unread[0]
+    if result is None:
+        raise _interrupted()
+    facts = facts_of(result)
+    facts["notes"] = [note for note in (*notes, *facts["notes"]) if not note.startswith(_USUAL)]
+    return facts
+
+
+async def _heed_interrupts(running: Any, *, task_status: Any) -> None:
+    """Interrupt the code at the first Ctrl-C; leave at the second."""
+    import anyio
+
+    if sys.platform == "win32":
+        task_status.started()
+        return
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        task_status.started()
+        async for number in received:
+            if running.cancel_called:
+                os._exit(128 + number)
+            running.cancel()
+
+
+def _interrupted() -> CommandFailed:
+    message = "The cell was interrupted. The session keeps its variables."
+    return CommandFailed(message, code="interrupted", exit_code=INTERRUPTED)
+
+
+# ---- telling what came of it
+
+
+class Telling:
+    """Prints what code prints as it comes, and at the end what else there is to say."""
+
+    def __init__(self, out: Out, project: Project, plot_dir: Path | None) -> None:
+        self.out = out
+        self.through: int | None = None
+        self._project = project
+        self._plot_dir = plot_dir
+        self._heard: dict[str, list[str]] = {"out": [], "err": []}
+
+    def hear(self, stream: str, text: str) -> None:
+        """Take in a piece of what is printed."""
+        if self.out.json:
+            self._heard[stream].append(text)
+            return
+        target = sys.stderr if stream == "err" else sys.stdout
+        target.write(text)
+        target.flush()
+
+    def end(self, facts: dict[str, Any]) -> int:
+        """Print the rest, and return the exit code."""
+        displays, failure = facts.pop("displays"), _failure_of(facts)
+        pictures = [shown for shown in displays if shown["mime"].startswith("image/")]
+        texts = [_text_of(shown) for shown in displays if shown["mime"].startswith("text/")]
+        figures = [str(path) for path in self._save(pictures)]
+        if self.out.json:
+            self.out.data(self._all(facts, texts, figures), failure=failure)
+        else:
+            self._print(facts, texts, figures)
+            if failure is not None and failure.hint:
+                self.out.talk(f"[hint: {failure.hint}]")
+        return OK if failure is None else failure.exit_code
+
+    def _all(self, facts: dict[str, Any], texts: list[str], figures: list[str]) -> dict[str, Any]:
+        folder = self._project.folder
+        heard = {f"std{stream}": "".join(pieces) for stream, pieces in self._heard.items()}
+        return {
+            "project": {
+                "key": self._project.key,
+                "name": self._project.name,
+                "folder": None if folder is None else str(folder),
+            },
+            "server": self.through,
+            **heard,
+            **{
+                key: fact
+                for key, fact in facts.items()
+                if key not in ("output", "output_characters", "left_out")
+            },
+            "texts": texts,
+            "figures": figures,
+        }
+
+    def _print(self, facts: dict[str, Any], texts: list[str], figures: list[str]) -> None:
+        for text in [*texts, *([facts["value"]] if facts["value"] is not None else [])]:
+            self.out.say(text)
+        sys.stdout.flush()
+        if facts["error"] is not None:
+            sys.stderr.write(_of_error(facts["error"]) + "\n")
+        if facts["exit_code"] is not None:
+            self.out.talk(f"[the code ended itself: exit({facts['exit_code']})]")
+        for figure in figures:
+            self.out.talk(f"[figure: {figure}]")
+        for note in facts["notes"]:
+            self.out.talk(f"[note: {note}]")
+
+    def _save(self, pictures: list[dict[str, Any]]) -> list[Path]:
+        if not pictures:
+            return []
+        folder = self._plot_dir or Path(tempfile.mkdtemp(prefix="rlm-figures-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_saved(folder, number, shown) for number, shown in enumerate(pictures, 1)]
+
+
+def _saved(folder: Path, number: int, shown: dict[str, Any]) -> Path:
+    """Save a picture under a name that is free."""
+    suffix, count = _SUFFIXES.get(shown["mime"], ".bin"), number
+    while True:
+        path = folder / f"figure-{count}{suffix}"
+        try:
+            with path.open("xb") as file:
+                file.write(base64.b64decode(shown["data"]))
+        except FileExistsError:
+            count += 1
+        else:
+            return path.absolute()
+
+
+def _text_of(shown: dict[str, Any]) -> str:
+    return base64.b64decode(shown["data"]).decode("utf-8", "replace")
+
+
+def _of_error(error: dict[str, Any]) -> str:
+    said = f"{error['name']}: {error['message']}"
+    if not error["traceback"]:
+        return said
+    traceback = str(error["traceback"]).rstrip("\n")
+    return f"{traceback}\n{said}" if error["limit"] else traceback
+
+
+def _failure_of(facts: dict[str, Any]) -> CommandFailed | None:
+    error, exit_ = facts["error"], facts["exit_code"]
+    if error is not None:
+        limit = error["limit"]
+        code, exit_code = ("code", FAILED) if limit is None else ("limit", LIMIT)
+        if limit == "wall_seconds":
+            code, exit_code = "timeout", TIMEOUT
+        if error["name"] == "KeyboardInterrupt":
+            code, exit_code = "interrupted", INTERRUPTED
+        hint = "--timeout SECONDS gives more time." if code == "timeout" else ""
+        return CommandFailed(
+            f"{error['name']}: {error['message']}", hint=hint, code=code, exit_code=exit_code
+        )
+    if exit_ not in (None, "", "0", "None"):
+        return CommandFailed(f"The code ended itself: exit({exit_}).", code="exit", exit_code=FAILED)
+    return None

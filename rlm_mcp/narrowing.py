@@ -1,0 +1,125 @@
+"""What a project's own file may ask for.
+
+Whoever wrote the repository wrote the file. It may narrow what the user allows, and widen nothing unless the
+user has trusted it. Whether that is so is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .keys import KEYS, Key
+
+_FILES = ("none", "read", "write")
+_POLICIES = (
+    "off",
+    "permissive",
+    "auto",
+    "strict",
+)  # "auto" is one of its two neighbours, as the walls call for
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+
+_Rule: TypeAlias = Callable[[Any, Any], bool]
+"""Whether the first value allows nothing that the second does not."""
+
+
+def refused(key: Key) -> str | None:
+    """Return why no project's file may hold this key, trusted or not; None if one may."""
+    if key.section in ("", "http") or key.dotted == "sessions.state_dir":
+        return (
+            f"{key.spoken} is not for a project's file to say. Take it out there; "
+            "it belongs in the user's own rlm.toml (`rlm-mcp config path` says where that is)."
+        )
+    if key.secret:
+        return (
+            f"{key.spoken} is a secret, and others see a project's file. Take it out there, "
+            f"and set {key.variable} in the environment or put it into the user's own rlm.toml."
+        )
+    return None
+
+
+def concerns_all(key: Key) -> bool:
+    """Return whether a value holds for the whole server, so that no project can have its own."""
+    return key.dotted in _OF_THE_SERVER
+
+
+def narrows(key: Key, value: Any, without: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether `value` allows nothing in the project at `folder` that the values `without` it do not."""
+    if value == without[key.dotted]:
+        return True
+    if key.dotted == "sandbox.folders":
+        own = () if without["sandbox.files"] == "none" else (folder,)
+        return all(inside(each, (*own, *without[key.dotted])) for each in value)
+    rule = _RULES.get(key.dotted, _less if key.kind in ("number", "fraction", "size") else _never)
+    return rule(value, without[key.dotted])
+
+
+def inside(path: Path, folders: Iterable[Path]) -> bool:
+    """Return whether a path lies in one of the folders, with all links followed."""
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(os.path.realpath(each)) for each in folders)
+
+
+def _always(value: Any, below: Any) -> bool:
+    return True
+
+
+def _never(value: Any, below: Any) -> bool:
+    return False
+
+
+def _less(value: Any, below: Any) -> bool:
+    return bool(value < below)
+
+
+def _off(value: Any, below: Any) -> bool:
+    return value is False
+
+
+def _on(value: Any, below: Any) -> bool:
+    return value is True
+
+
+def _container(value: Any, below: Any) -> bool:
+    return bool(value == "docker")
+
+
+def _fewer_files(value: Any, below: Any) -> bool:
+    return _FILES.index(value) < _FILES.index(below)
+
+
+def _stricter(value: Any, below: Any) -> bool:
+    return _POLICIES.index(value) > _POLICIES.index(below)
+
+
+def _no_address(value: Any, below: Any) -> bool:
+    """Some providers take the name of a model for the address of a server, and send the key there."""
+    return "//" not in value and "http" not in value.lower()
+
+
+def _plain_slug(value: Any, below: Any) -> bool:
+    return value == "" or _SLUG.fullmatch(value) is not None
+
+
+_OF_THE_SERVER = frozenset(
+    ("sessions.awake", "sessions.idle_seconds", "sessions.memory_bytes", "sessions.kept_bytes")
+)
+
+_RULES: Mapping[str, _Rule] = {
+    "rlm.environment": _container,
+    "rlm.backend": _always,
+    "rlm.model": _no_address,
+    "rlm.verbose": _always,
+    "rlm.docker_network_disabled": _on,
+    "rlm.snipara_project_slug": _plain_slug,
+    "sandbox.files": _fewer_files,
+    "sandbox.network": _off,
+    "sandbox.policy": _stricter,
+    "sessions.durable": _always,
+}
+
+assert {*_RULES, *_OF_THE_SERVER} <= set(KEYS)
