@@ -116,11 +116,13 @@ class Source(Protocol):
 def source(descriptor: int) -> Source:
     """Return what reads `descriptor`, by a duplicate that it owns."""
     descriptor = os.dup(descriptor)
-    if sys.platform != "win32":
+    mode = os.fstat(descriptor).st_mode
+    tells = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and sys.platform == "linux")
+    if sys.platform != "win32" and tells:
         try:
             return _ReadySource(descriptor)
-        except PermissionError:
-            pass  # a regular file, which is always ready
+        except OSError:
+            pass  # a device that is always ready, such as /dev/null
     return _FileSource(descriptor)
 
 

@@ -32,3 +32,9 @@ def stopping() -> Response:
     """Return the refusal of a server that is about to end."""
     message = "The server is stopping. Nothing was done; try again when it is back."
     return refusal(503, message, headers={"Retry-After": "5", "Connection": "close"})
+
+
+def interrupted() -> Response:
+    """Return what a call is answered that was ended because the server is."""
+    message = "The server stopped and interrupted this call; some of it may have been done. Try again when it is back."
+    return refusal(503, message, headers={"Retry-After": "5", "Connection": "close"})

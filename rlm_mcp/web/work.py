@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .answers import stopping
+from .answers import interrupted, stopping
 from .limits import is_standing
 
 
@@ -119,7 +119,7 @@ class _Answer:
 
     async def end(self, scope: Scope, receive: Receive) -> None:
         if not self._begun:
-            await stopping()(scope, receive, self._send)
+            await interrupted()(scope, receive, self._send)
         elif not self._ended:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
