@@ -316,14 +316,14 @@ def care_of(settings: Settings, tenant: Tenant = OWNER) -> Care:
         durable=sessions.durable,
         shown_characters=sessions.shown_characters,
         state_bytes=sessions.state_bytes,
-        more=partial(_more, sandbox.max_wall_seconds),
+        more=partial(_more, sandbox.most_seconds),
     )
 
 
-def _more(max_wall_seconds: float, limit: str, value: str) -> str:
+def _more(most_seconds: float, limit: str, value: str) -> str:
     """Return what a cell that reached a limit is told about raising it."""
     if limit == "wall_seconds":
-        return f"Pass a larger timeout_s (up to {max_wall_seconds:g}), or do less in one call."
+        return f"Pass a larger timeout_s (up to {most_seconds:g}), or do less in one call."
     asked = "" if value == "..." else f" = {value}"
     return (
         f"The user can allow more by {limit}{asked} in [sandbox] of their rlm.toml (`rlm-mcp config path` says where "

@@ -111,12 +111,18 @@ async def open_door(app: App) -> AsyncGenerator[None]:
     try:
         if exists_here():
             await _open(app, stack)
-    except (OSError, RuntimeError) as problem:
+    except OSError as problem:
         _log.info("There is no door for the command line here: %s", problem)
     try:
         yield
     finally:
         await stack.aclose()  # and not around the caller's block, whose errors are its own
+
+
+async def keep_door(app: App) -> None:
+    """Keep a door open until cancelled."""
+    async with open_door(app):
+        await anyio.sleep_forever()
 
 
 async def _open(app: App, stack: AsyncExitStack) -> None:

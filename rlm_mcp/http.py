@@ -28,7 +28,6 @@ from mcp.server.auth.routes import build_resource_metadata_url, create_protected
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
 from starlette.authentication import AuthenticationError
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -44,6 +43,7 @@ from .settings import HttpSection
 from .web.access_log import AccessLog, LogLines
 from .web.answers import refusal
 from .web.bodies import Bodies
+from .web.client_sessions import ClientSessions
 from .web.connections import Connections, Patience
 from .web.guards import Guard, is_loopback
 from .web.health import HEALTH, READY, Health, Readiness
@@ -245,7 +245,7 @@ def _checked(
     inner: ASGIApp, http: HttpSection, work: Work, patience: Patience, keys: Keys, others: OtherTokens | None
 ) -> ASGIApp:
     app: ASGIApp = Bodies(inner, most_bytes=http.body_bytes, seconds=patience.body_seconds)
-    app = Limits(AtWork(app, work), http)
+    app = Limits(ClientSessions(AtWork(app, work), most=http.client_sessions), http)
     app = Router(
         routes=_metadata(http), default=_authenticated(app, http, keys, others), redirect_slashes=False
     )
@@ -278,12 +278,13 @@ def _authenticated(app: ASGIApp, http: HttpSection, keys: Keys, others: OtherTok
 def _oauth(http: HttpSection) -> AuthSettings | None:
     if not http.oauth_issuer:
         return None
-    return AuthSettings(
-        issuer_url=AnyHttpUrl(http.oauth_issuer),
-        resource_server_url=AnyHttpUrl(http.oauth_resource),
-        required_scopes=list(http.oauth_scopes),
-        validate_token_resource=True,
-    )
+    given = {  # as texts: an address without a path must stay one
+        "issuer_url": http.oauth_issuer,
+        "resource_server_url": http.oauth_resource,
+        "required_scopes": list(http.oauth_scopes),
+        "validate_token_resource": True,
+    }
+    return AuthSettings.model_validate(given)
 
 
 def _metadata(http: HttpSection) -> list[BaseRoute]:

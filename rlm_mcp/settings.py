@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_MOST_DIGITS = 20
 _UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
 
 
@@ -23,7 +24,7 @@ def bytes_of(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     match = _SIZE.fullmatch(value.strip())
-    if match is None:
+    if match is None or len(match[1]) > _MOST_DIGITS:
         raise ValueError('it is no size; write a number of bytes, or one such as "512m" or "2g"')
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
@@ -117,6 +118,11 @@ class SandboxSection(Section):
     """How much fits into the scratch folder of a session."""
     output_bytes: Bytes = Field(default=16 * MIB, ge=KIB, le=2**53)
     """How much one cell may print."""
+
+    @property
+    def most_seconds(self) -> float:
+        """How long a call may let a cell run, which is never less than a call that does not say."""
+        return max(self.wall_seconds, self.max_wall_seconds)
 
 
 class SessionsSection(Section):

@@ -10,7 +10,6 @@ is kept for as long as the files stay as they are.
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -76,7 +75,7 @@ class Given:
     """What one source says of one key."""
 
     key: Key
-    value: Any
+    value: Any = field(repr=False)
     origin: Origin
 
     def __str__(self) -> str:
@@ -110,8 +109,8 @@ class _Kept:
 class Sources:
     """Everything that settings can come from."""
 
-    flags: Mapping[str, object]
-    environment: Mapping[str, str]
+    flags: Mapping[str, object] = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
     config_dir: Path
     _kept: dict[str, _Kept] = field(default_factory=dict[str, _Kept], init=False, repr=False, compare=False)
 
@@ -298,6 +297,8 @@ class _Reading:
     def _note_wider(self, wider: list[Given], trusted: Trusted) -> None:
         if not wider:
             return
+        import shlex
+
         assert self.asked is not None
         one, changed = len(wider) == 1, self.asked.standing == "changed"
         self._notes.append(

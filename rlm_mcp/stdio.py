@@ -103,13 +103,11 @@ async def _wire(
 async def _watch_signals(
     incoming: Incoming, signals: list[int], *, task_status: anyio.abc.TaskStatus[None]
 ) -> None:
-    """End the input at the first signal. A process in which another thread is in charge of them gets none."""
-    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+    """End the input at the first signal. Where signals are not ours to handle, end it at none."""
+    wanted = _signals()
+    if not wanted:
         task_status.started()
         return
-    wanted = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # started by nohup, which is to be respected
-        wanted.append(signal.SIGHUP)
     with anyio.open_signal_receiver(*wanted) as received:
         task_status.started()
         async for number in received:
@@ -120,6 +118,14 @@ async def _watch_signals(
     incoming.end()
 
 
+def _signals() -> list[signal.Signals]:
+    """Return those that ask us to end. nohup starts us with one ignored, and that is to be respected."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        return []
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [each for each in wanted if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
+
+
 def _leave_at_once(number: int, _frame: FrameType | None) -> None:
     os._exit(128 + number)
 
@@ -127,10 +133,7 @@ def _leave_at_once(number: int, _frame: FrameType | None) -> None:
 @contextmanager
 def _last_signal(signals: list[int]) -> Generator[None, None, None]:
     """Have signals handled as they were before, unless one came: then the next one is the last."""
-    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {each: signal.getsignal(each) for each in _signals()}
     try:
         yield
     finally:
@@ -181,8 +184,7 @@ class Incoming(anyio.abc.ObjectReceiveStream[SessionMessage | Exception]):
             try:
                 return SessionMessage(self._admitted(message_of(self._unread.popleft())))
             except Refused as refused:
-                await self._outgoing.send(SessionMessage(refused.answer))
-                await anyio.lowlevel.checkpoint()  # a flood of these must not keep others from working
+                await self._outgoing.refuse(refused)
         self.end()
         raise anyio.EndOfStream
 
@@ -293,7 +295,7 @@ class Outgoing(anyio.abc.ObjectSendStream[SessionMessage]):
         self._unwritten: deque[memoryview] = deque()
         self._unwritten_bytes = 0
         self._more, self._less = anyio.Event(), anyio.Event()
-        self._at_work: dict[types.RequestId, int] = {}
+        self._at_work: dict[str, int] = {}  # some clients cancel "7" when they mean 7
         self._count_at_work = 0
         self._hurries = self._closed = self._broken = False
 
@@ -303,15 +305,15 @@ class Outgoing(anyio.abc.ObjectSendStream[SessionMessage]):
         """Count a request, and tell whether there may be one more."""
         if self._count_at_work >= REQUESTS_AT_WORK:
             return False
-        self._at_work[request] = self._at_work.get(request, 0) + 1
+        self._at_work[str(request)] = self._at_work.get(str(request), 0) + 1
         self._count_at_work += 1
         return True
 
     def settle(self, request: types.RequestId) -> None:
         """Count a request no more: it was answered, or nobody waits for its answer."""
-        count = self._at_work.pop(request, 0)
+        count = self._at_work.pop(str(request), 0)
         if count > 1:
-            self._at_work[request] = count - 1
+            self._at_work[str(request)] = count - 1
         self._count_at_work -= count > 0
 
     # -- writing
@@ -331,6 +333,14 @@ class Outgoing(anyio.abc.ObjectSendStream[SessionMessage]):
             self._keep(data[written:])
         else:
             self._one_is_written()
+
+    async def refuse(self, refused: Refused) -> None:
+        """Answer what nobody is to work on."""
+        try:
+            await self.send(SessionMessage(refused.answer))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # nobody is there to read it
+        await anyio.lowlevel.checkpoint()  # a flood of these must not keep others from working
 
     def _write_now(self, data: memoryview) -> int:
         try:

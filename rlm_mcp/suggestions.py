@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from .keys import KEYS, SECTIONS, Key, show_name
@@ -60,6 +59,8 @@ def no_such_variable(variable: str, known: Iterable[str]) -> str:
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return which of `known` a mistyped name is most like."""
+    import difflib
+
     matches = difflib.get_close_matches(name[:100].lower(), list(known), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 

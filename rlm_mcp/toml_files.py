@@ -10,13 +10,13 @@ import hashlib
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .toml_lines import Place, TooDeep, lines_of
+if TYPE_CHECKING:
+    from .toml_lines import Place
 
 MAX_BYTES = 1024 * 1024
 
@@ -39,7 +39,7 @@ class Document:
 
     path: Path
     digest: str
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
     lines: Mapping[Place, int] = field(repr=False)
 
     def where(self, *place: str | int) -> str:
@@ -64,6 +64,14 @@ def read_document(path: Path, *, within: Path | None = None) -> Document | None:
         raise FileProblem(
             f"{path}:{line}", "this is not UTF-8, as TOML must be. Save the file as UTF-8."
         ) from None
+    return _parsed(path, content, text)
+
+
+def _parsed(path: Path, content: bytes, text: str) -> Document:
+    import tomllib  # here, because most servers start without any file
+
+    from .toml_lines import TooDeep, lines_of
+
     try:
         lines = lines_of(text)
         values = tomllib.loads(text)

@@ -117,8 +117,6 @@ class _Scanner:
         while True:
             start = self._at
             parts.append((_decoded(self._match(_KEY)), start))
-            if len(parts) > MAX_DEPTH:
-                raise TooDeep(self._line(start))
             dot = _DOT.match(self._text, self._at)
             if dot is None:
                 return parts
@@ -133,7 +131,7 @@ class _Scanner:
         return place
 
     def _next_in_list(self, parts: list[tuple[str, int]]) -> Place:
-        place = (*self._note((), parts[:-1]), parts[-1][0])
+        place = self._deep((*self._note((), parts[:-1]), parts[-1][0]))
         self.lines.setdefault(place, self._line(parts[-1][1]))
         self._lists[place] = self._lists.get(place, -1) + 1
         return (*place, self._lists[place])

@@ -256,7 +256,7 @@ class Tools:
 
     def _definition(self, doorway: Doorway) -> Tool:
         sandbox = self._app.settings.sandbox
-        maximum = {"timeout_s": sandbox.max_wall_seconds} if doorway.takes is ExecutePython else None
+        maximum = {"timeout_s": sandbox.most_seconds} if doorway.takes is ExecutePython else None
         schema = schema_of(doorway.takes, maximum=maximum)
         if doorway.takes is ExecutePython:
             schema["properties"]["timeout_s"]["default"] = sandbox.wall_seconds
@@ -287,7 +287,7 @@ class Tools:
     def _check_time(self, arguments: ExecutePython, name: str) -> None:
         from .errors import ArgumentsWrong
 
-        most = self._app.settings.sandbox.max_wall_seconds
+        most = self._app.settings.sandbox.most_seconds
         if arguments.timeout_s is not None and arguments.timeout_s > most:
             wrong = f"timeout_s: {arguments.timeout_s:g} is over the most allowed, {most:g}"
             raise ArgumentsWrong(name, [wrong], list(ExecutePython.model_fields))

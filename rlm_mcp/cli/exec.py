@@ -24,6 +24,7 @@ from .output import (
     USAGE,
     CommandFailed,
     Out,
+    failure_of,
 )
 from .parsing import add_sandbox_settings
 
@@ -93,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     project = _project(args, ground)
     telling = Telling(Out.of(args), project, args.plot_dir)
     facts = _facts(ground, project, code, args.timeout, telling)
+    unused = [f"Not used as the project: {each}." for each in project.passed_over]
+    facts["notes"] = [*(note for note in unused if note not in facts["notes"]), *facts["notes"]]
     return telling.end(facts)
 
 
@@ -106,7 +109,7 @@ def _code(args: argparse.Namespace) -> str:
         return _decoded(_read(Path(args.file)), args.file)
     if args.code is not None and args.code != "-":
         return str(args.code)
-    if args.code is None and args.file is None and sys.stdin.isatty():
+    if args.code is None and args.file is None and (sys.stdin is None or sys.stdin.isatty()):
         hint = "rlm-mcp exec 'print(1)', or -f FILE, or pipe it in."
         raise CommandFailed("There is no code to run.", hint=hint, code="usage", exit_code=USAGE)
     return _decoded(sys.stdin.buffer.read(), "stdin")
@@ -146,37 +149,58 @@ def _facts(
     ground: Ground, project: Project, code: str, timeout_s: float | None, telling: Telling
 ) -> dict[str, Any]:
     """Return all that came of the code, from the server that has the session, or from here."""
-    import time
-
-    from ..door import DoorProblem
     from .opening import Taken
     from .visiting import NobodyThere, owner_of
-    from .visiting import run as run_there
 
-    tries = 0
     while True:
         owner = owner_of(ground.root, project.key)
         try:
             if owner is not None and owner.here:
                 telling.through = owner.pid
-                return run_there(
-                    ground.root, owner.pid, project.key, code, timeout_s=timeout_s, on_output=telling.hear
-                )
+                return _run_there(ground, project, code, timeout_s, telling)
         except NobodyThere:
             pass
-        except DoorProblem as problem:
-            exit_code = _PROBLEM_CODES.get(problem.code, FAILED)
-            raise CommandFailed(str(problem), code=problem.code, exit_code=exit_code) from problem
         telling.through = None
         try:
             return _run_here(ground, project, code, timeout_s, telling.hear)
-        except Taken as taken:
+        except Taken:
             if owner is not None and not owner.here:
                 raise
-            tries += 1
-            if tries == _TELL_AFTER:
-                telling.out.talk(f"Waiting: {taken.message} Ctrl-C gives up.")
-            time.sleep(_WAITING_SECONDS)
+            _wait(ground, project, telling.out)
+
+
+def _run_there(
+    ground: Ground, project: Project, code: str, timeout_s: float | None, telling: Telling
+) -> dict[str, Any]:
+    from ..door import DoorProblem
+    from . import visiting
+
+    assert telling.through is not None
+    try:
+        return visiting.run(
+            ground.root, telling.through, project.key, code, timeout_s=timeout_s, on_output=telling.hear
+        )
+    except DoorProblem as problem:
+        exit_code = _PROBLEM_CODES.get(problem.code, FAILED)
+        raise CommandFailed(str(problem), code=problem.code, exit_code=exit_code) from problem
+
+
+def _wait(ground: Ground, project: Project, out: Out) -> None:
+    """Wait until a process without a door, such as another command, is done with a project."""
+    import time
+
+    from .visiting import doors, is_free, owner_of
+
+    looks = 0
+    while not is_free(ground.root, project.key):
+        looks += 1
+        owner = owner_of(ground.root, project.key)
+        if looks > 1 and owner is not None and owner.pid in doors(ground.root):
+            return
+        if looks == _TELL_AFTER:
+            who = "another process" if owner is None else f"process {owner.pid}"
+            out.talk(f"[waiting for {who}, which has this project open; Ctrl-C gives up]")
+        time.sleep(_WAITING_SECONDS)
 
 
 def _run_here(
@@ -184,7 +208,10 @@ def _run_here(
 ) -> dict[str, Any]:
     import anyio
 
-    return anyio.run(_run_session, ground, project, code, timeout_s, hear)
+    try:
+        return anyio.run(_run_session, ground, project, code, timeout_s, hear)
+    except BaseExceptionGroup as group:
+        raise (failure_of(group) or group) from group
 
 
 async def _run_session(

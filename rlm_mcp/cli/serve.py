@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from .output import OK
+from .output import OK, Out
 from .parsing import add_sandbox_settings, add_setting, flags_of
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(verbose=loaded.settings.rlm.verbose)
     transport: Any = _TRANSPORTS[args.transport]
     if transport == "stdio":
+        if sys.stdin is not None and sys.stdin.isatty():
+            Out.of(args).talk("Serving on stdio, as an MCP client would have it. Ctrl-C ends this.")
         _leave(anyio.run(_serve_stdio, sources, loaded))
     _leave(anyio.run(_serve_http, sources, loaded, transport, args.new_token))
 
@@ -105,19 +107,21 @@ async def _serve_stdio(sources: Sources, loaded: Loaded) -> int:
     import anyio
 
     from ..app import open_app
-    from ..door import open_door
     from ..server import make_server
     from ..stdio import Stopped, serve_stdio
 
-    async with open_app(sources, surroundings(), base=loaded) as app, open_door(app):
+    async with open_app(sources, surroundings(), base=loaded) as app:
         server = make_server(app)
         async with anyio.create_task_group() as tasks:
 
-            def warm_up() -> None:
+            def make_ready() -> None:
+                from ..door import keep_door
+
                 tasks.start_soon(app.warm_up)
+                tasks.start_soon(keep_door, app)
 
             try:
-                await serve_stdio(server, first_request=warm_up)
+                await serve_stdio(server, first_request=make_ready)
             except Stopped as stopped:
                 return 128 + stopped.signal_number
             finally:

@@ -56,6 +56,17 @@ def owner_of(root: Path, key: str) -> Owner | None:
     return Owner(owner.pid, owner.host == socket.gethostname())
 
 
+def is_free(root: Path, key: str) -> bool:
+    """Return whether nobody has a project open. For that moment it is taken, so ask only if you wait for it."""
+    from rlm_sessions import OwnerLock
+
+    lock = OwnerLock(root / "projects" / key / "lock")
+    try:
+        return lock.acquire()
+    finally:
+        lock.release()
+
+
 def doors(root: Path) -> list[int]:
     """Return the processes that have a door."""
     try:

@@ -7,6 +7,8 @@ cut off; and when all places are taken, the connection that has waited longest w
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from dataclasses import dataclass
 
@@ -18,6 +20,9 @@ _FULL = (
     b"cache-control: no-store\r\n\r\n"
 )
 _LOOKS_PER_PATIENCE = 10
+_NO_LINGERING = struct.pack(
+    "ii", 1, 0
+)  # or the system would keep what is unread for the client to come for it
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Connections:
     def abort_all(self) -> None:
         """Cut off whoever is still there."""
         for connection in tuple(self._open):
-            connection.transport.abort()
+            connection.cut_off()
 
     async def watch(self) -> None:
         """Cut off, as long as this runs, who lets the server wait for too long."""
@@ -71,7 +76,7 @@ class Connections:
             now = time.monotonic()
             for connection in tuple(self._open):
                 if connection.too_slow(now, patience):
-                    connection.transport.abort()
+                    connection.cut_off()
 
     def _make_room(self) -> bool:
         idle = [each for each in self._open if each.idle_since is not None]
@@ -79,7 +84,7 @@ class Connections:
             return False
         longest = min(idle, key=lambda each: each.idle_since or 0.0)
         self.forget(longest)
-        longest.transport.abort()
+        longest.cut_off()
         return True
 
 
@@ -109,6 +114,13 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         self.idle_since = time.monotonic()
         super().on_response_complete()
+
+    def cut_off(self) -> None:
+        """End the connection now, with all that is still to be sent on it."""
+        plain: socket.socket | None = self.transport.get_extra_info("socket")
+        if plain is not None and plain.fileno() >= 0:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self.transport.abort()
 
     def too_slow(self, now: float, patience: Patience) -> bool:
         """Return whether the client of this connection lets the server wait for too long."""

@@ -91,7 +91,7 @@ class Introspection:
             with anyio.fail_after(_ASKING_SECONDS):
                 async with self._asking:
                     return await self._answer(token)
-        except (httpx2.HTTPError, TimeoutError, ValueError) as problem:
+        except (httpx2.HTTPError, TimeoutError, ValueError, RecursionError) as problem:
             raise NotAnswered from problem
 
     async def _answer(self, token: str) -> dict[str, Any]:
