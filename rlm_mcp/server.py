@@ -98,6 +98,7 @@ def make_server(app: App) -> Server[Any]:
         on_get_prompt=answers.get_prompt,
         on_completion=answers.complete,
     )
+    server.middleware.clear()  # spans that nobody collects, at the price of a tenth of a small call
     answers.notices.join(server)
     app.leaving.append(answers.notices.close)
     return server

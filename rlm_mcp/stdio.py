@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -40,6 +41,7 @@ BUSY = -32050
 
 _LAST_WORDS_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
+_HOSTS_PATIENCE_SECONDS = 0.4
 
 
 class Stopped(Exception):
@@ -113,8 +115,9 @@ async def _watch_signals(
         async for number in received:
             signals.append(number)
             break
+    leave = _leaving_after(signals[0])
     for number in wanted:
-        signal.signal(number, _leave_at_once)
+        signal.signal(number, leave)
     incoming.end()
 
 
@@ -126,8 +129,19 @@ def _signals() -> list[signal.Signals]:
     return [each for each in wanted if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
 
 
-def _leave_at_once(number: int, _frame: FrameType | None) -> None:
-    os._exit(128 + number)
+def _leaving_after(first: int) -> Callable[[int, FrameType | None], None]:
+    """Return what a further signal does: it ends the process at once, if it is no part of the same farewell.
+
+    Hosts send SIGINT and, a tenth of a second later, SIGTERM, whatever we do meanwhile; what is being
+    written down by then is worth the rest of their patience.
+    """
+    began = time.monotonic()
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        if number == first or time.monotonic() - began > _HOSTS_PATIENCE_SECONDS:
+            os._exit(128 + number)
+
+    return leave
 
 
 @contextmanager

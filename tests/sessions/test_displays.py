@@ -91,3 +91,19 @@ async def test_a_value_that_cannot_be_shown_is_an_error_of_the_cell(session: Ses
 
     assert result.error is not None and result.error.name == "ValueError"
     assert (await session.run("type(bad).__name__")).value == "'Bad'"
+
+
+async def test_a_figure_that_is_closed_after_it_was_shown_was_shown(session: Session) -> None:
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.close('all')"
+    result = await session.run(code)
+
+    assert result.error is None, result.error
+    assert [shown.mime for shown in result.displays] == ["image/png"]
+
+
+async def test_each_show_shows_what_was_drawn_since_the_last_one(session: Session) -> None:
+    code = "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.plot([n])\n    plt.show()\nplt.plot([3])"
+    results = [await session.run(code), await session.run("plt.plot([4]); plt.show()")]
+
+    assert [len(result.displays) for result in results] == [3, 1]
+    assert all(result.output == "" for result in results)

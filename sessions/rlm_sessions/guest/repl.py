@@ -15,12 +15,11 @@ import os
 import sys
 import tokenize
 import types
-import warnings
 from collections.abc import Coroutine
 from io import StringIO
 from typing import Any, NamedTuple
 
-from . import display, errors, policy, variables
+from . import display, errors, figures, policy, variables
 from .calls import Calls
 from .display import Display
 from .interrupts import Interrupts
@@ -57,7 +56,7 @@ class Repl:
         offered = {**vars(builtins), **names, "display": self.display, "exit": _exit, "quit": _exit}
         self.builtins = policy.builtins_for(self.mode, offered)
         self.namespace["__builtins__"] = self.builtins
-        warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+        figures.on_show(self._show_figures)
 
     @property
     def namespace(self) -> dict[str, Any]:

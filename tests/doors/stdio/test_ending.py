@@ -87,10 +87,32 @@ async def test_a_second_signal_ends_a_server_whose_cleaning_up_takes_long() -> N
             await raw.told("ready")
             raw.process.send_signal(signal.SIGINT)
             await raw.told("stopped")
-            raw.process.send_signal(signal.SIGTERM)
+            raw.process.send_signal(signal.SIGINT)
             exit_code = await raw.ended()
 
-    assert exit_code == 128 + signal.SIGTERM
+    assert exit_code == 128 + signal.SIGINT
+
+
+async def test_two_signals_of_one_farewell_let_the_server_clean_up() -> None:
+    code = (
+        "import anyio, sys, time\nfrom mcp.server.lowlevel import Server\nfrom rlm_mcp.stdio import Stopped, serve_stdio\n"
+        "async def main():\n"
+        "    try:\n        await serve_stdio(Server('slow'), first_request=lambda: print('ready', file=sys.stderr, flush=True))\n"
+        "    except Stopped:\n        print('stopped', file=sys.stderr, flush=True)\n        time.sleep(0.2)\n"
+        "        print('cleaned up', file=sys.stderr, flush=True)\n"
+        "anyio.run(main)"
+    )
+    with anyio.fail_after(30):
+        async with served(program=[sys.executable, "-c", code]) as raw:
+            await raw.send(raw.call("nothing"))
+            await raw.told("ready")
+            raw.process.send_signal(signal.SIGINT)
+            await raw.told("stopped")
+            raw.process.send_signal(signal.SIGTERM)
+            await raw.told("cleaned up")
+            exit_code = await raw.ended()
+
+    assert exit_code == 0
 
 
 async def test_a_server_started_by_nohup_does_not_mind_that_the_terminal_is_gone() -> None:
