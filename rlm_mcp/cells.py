@@ -61,11 +61,6 @@ def last_step(place: Path) -> int:
     return _reading(place, look, 0)
 
 
-def began_as_copy(place: Path) -> bool:
-    """Return whether this project began as a copy of one that another server had open."""
-    return _reading(place, lambda journal: journal.last("copied") is not None, False)
-
-
 def _reading(place: Path, look: Callable[[Journal], T], otherwise: T) -> T:
     from rlm_sessions import Journal
 

@@ -19,7 +19,6 @@ import json
 import logging
 import math
 import os
-import re
 import secrets
 import socket
 import struct
@@ -40,7 +39,7 @@ from .app import OWNER, App, Change, root_of
 from .errors import DoorError
 
 if TYPE_CHECKING:
-    from rlm_sessions import CellResult, Project, ProjectSession, SessionInfo
+    from rlm_sessions import CellResult, ProjectSession, SessionInfo
 
 VERSION = 1
 MOST_REQUEST_BYTES = 64 * 1024 * 1024
@@ -262,12 +261,10 @@ class Door:
     async def _session(self, key: str) -> ProjectSession:
         """Return a session that is open here. None is opened."""
         manager = self._app.managers().get(OWNER)
-        for info in manager.sessions() if manager else ():
-            if info.project.key == key:
-                if _is_copy(info.project):
-                    raise DoorProblem("copy", _OF_COPY.format(name=info.project.name))
-                return await self._app.session(OWNER, info.project)
-        raise DoorProblem("not_here", "This server does not have the session open.")
+        session = manager.found(key) if manager else None
+        if session is None:
+            raise DoorProblem("not_here", "This server does not have the session open.")
+        return session
 
     # ---- running
 
@@ -396,16 +393,6 @@ _INTERRUPTED = {
     "message": "The cell was interrupted. The session keeps its variables.",
 }
 _OF_VERSION = "This command and the running server are of different versions. Restart the server's client."
-_OF_COPY = (
-    "{name!r} is the copy of a project that this server made because another one had it, and can be used by the "
-    "client of this server only. End that client, and try again."
-)
-
-
-def _is_copy(project: Project) -> bool:
-    """Return whether a session is of a copy, which is not found by its own key."""
-    name = project.folder.name if project.folder else ""
-    return re.search(r" copy \d+$", project.name) is not None and project.name != name
 
 
 # ---- facts

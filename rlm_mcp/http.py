@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
@@ -98,32 +98,40 @@ class _Started:
 
     address: tuple[str, int]
     keys: Keys
+    transport: Transport
 
 
 class Door:
     """A server that listens."""
 
     def __init__(
-        self, started: _Started, transport: Transport, web: _Web, work: Work, connections: Connections
+        self,
+        started: _Started,
+        web: _Web,
+        work: Work,
+        connections: Connections,
+        leave: Callable[[], None],
     ) -> None:
         host, self.port = started.address
         host = _ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
-        self.transport = transport
-        self.url = f"http://{host}:{self.port}{MCP if transport == 'streamable-http' else SSE}"
+        self.transport = started.transport
+        self.url = f"http://{host}:{self.port}{MCP if self.transport == 'streamable-http' else SSE}"
         self.token = started.keys.made
         self.kept_in = started.keys.kept_in
         self._web = web
         self._work = work
         self._connections = connections
+        self._leave = leave
 
     async def stop(self, *, grace_seconds: float) -> None:
         """Take no more, let calls at work end for so long, and then end them and all streams."""
         self._work.stopping = True
         self._web.stop_listening()
+        self._leave()
         with anyio.move_on_after(grace_seconds):
             await self._work.until_idle()
-            await anyio.sleep(_SETTLE_SECONDS)  # what was answered last is on its way out
         with anyio.CancelScope(shield=True):
+            await anyio.sleep(_SETTLE_SECONDS)  # what was answered last is on its way out
             await self._work.end(within_seconds=_LAST_WORDS_SECONDS)
             self._web.should_exit = True
             await self._web.over.wait()
@@ -181,9 +189,9 @@ async def open_http(
         ready = Readiness(lambda: app.manager(OWNER), work)
         front = AccessLog(Health(checked, ready=ready), lines, paths=_PATHS)
         web = _Web(_config(_Split(front, inner), http, connections), listening)
-        started = _Started(listening.getsockname()[:2], keys)
+        started = _Started(listening.getsockname()[:2], keys, transport)
         async with _running(web, connections):
-            door = Door(started, transport, web, work, connections)
+            door = Door(started, web, work, connections, app.leave)
             try:
                 yield door
             finally:

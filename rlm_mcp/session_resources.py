@@ -107,7 +107,7 @@ class SessionFamily:
 
     async def _inside(self, tenant: Tenant, known: Known) -> dict[str, Any]:
         """Tell what only a session that is open knows: how it is isolated, and what it holds."""
-        session = await self._open_session(tenant, known)
+        session = self._open_session(tenant, known.key)
         if session is None:
             return {"isolation": None, "variables": None, "variables_note": _NO_VARIABLES}
         isolation = session.isolation
@@ -117,20 +117,10 @@ class SessionFamily:
             told["isolation"] = {"strong": isolation.strong, "layers": layers}
         return told | await _variables(session)
 
-    async def _open_session(self, tenant: Tenant, known: Known) -> ProjectSession | None:
-        """Return the session if it is open here under its own key.
-
-        A copy, made while another server had the project, is open under the key of the original, and to ask
-        for it by its own would make another copy.
-        """
+    def _open_session(self, tenant: Tenant, key: str) -> ProjectSession | None:
+        """Return the session if it is open here."""
         manager = self._app.managers().get(tenant)
-        if manager is None or known.info is None:
-            return None
-        if await anyio.to_thread.run_sync(cells.began_as_copy, known.place):
-            return None
-        if not any(info.project.key == known.key for info in manager.sessions()):
-            return None
-        return await manager.session(known.info.project)
+        return None if manager is None else manager.found(key)
 
     async def _cells(self, known: Known, address: Address) -> dict[str, Any]:
         address.only(("after", "limit", "search"))

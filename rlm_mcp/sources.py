@@ -32,7 +32,7 @@ _MOST_PROBLEMS = 20
 _MOST_KEPT = 256
 _UNSURE_NANOSECONDS = 10**8  # a file that changed so recently may change again without another time stamp
 _TOKEN, _TOKENS, _TOKEN_TENANT = "RLM_HTTP_TOKEN", "http.tokens", "owner"
-_OURS = ("RLM_CONFIG_DIR", "RLM_DEV_VENV", "RLM_LOG_LEVEL", "RLM_LOG_FORMAT")
+_OURS = ("RLM_CONFIG_DIR", "RLM_DEV_VENV", "RLM_NODE_DIR", "RLM_LOG_LEVEL", "RLM_LOG_FORMAT")
 _VARIABLES: Mapping[str, Key] = {  # a later one wins over an earlier one of the same key
     "SNIPARA_API_KEY": KEYS["rlm.snipara_api_key"],
     "SNIPARA_PROJECT_SLUG": KEYS["rlm.snipara_project_slug"],

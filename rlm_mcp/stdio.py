@@ -22,7 +22,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import mcp_types as types
-from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.lowlevel import Server
 from mcp.server.models import InitializationOptions
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
@@ -63,9 +63,7 @@ async def serve_stdio(
     `first_request` is called once, after the first answer was written. Raises `Stopped` when a signal came;
     the next one then ends the process at once.
     """
-    options = initialization_options or server.create_initialization_options(
-        NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
-    )
+    options = initialization_options or server.create_initialization_options()
     signals: list[int] = []
     if sys.stdin is None or sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
         return  # closed before we were started: there is no client

@@ -18,7 +18,9 @@ MOST_IMAGES, MOST_IMAGE_BYTES = 5, 4 * 1024 * 1024
 _MOST_NAMES = 30
 _MOST_VARIABLES = 200
 _WORTH_TELLING_SECONDS = 1.0
-_OURS = re.compile(r"\brlm_guest(?:\.\w+)*\.(?=\w+:)")  # where an exception of ours is defined says nothing to a model
+_OURS = re.compile(
+    r"\brlm_guest(?:\.\w+)*\.(?=\w+:)"
+)  # where an exception of ours is defined says nothing to a model
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 

@@ -81,7 +81,9 @@ async def _execute(app: App, asker: Asker, project: Project, given: ExecutePytho
 async def _run(app: App, session: ProjectSession, asker: Asker, given: ExecutePython) -> CellResult:
     def at_work(seconds: float) -> str:
         waiting = session.info().waiting
-        return f"at work for {seconds:.0f} s" + (f"; {waiting} calls wait for this session" if waiting else "")
+        return f"at work for {seconds:.0f} s" + (
+            f"; {waiting} calls wait for this session" if waiting else ""
+        )
 
     with app.progress.of_call(asker, at_work) as teller:
         return await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)

@@ -58,7 +58,7 @@ def calls_counted(server: Server[Any], work: Work) -> Generator[None]:
     """Have the calls of this transport counted as work: a request is answered long before its call is over."""
 
     async def count(ctx: ServerRequestContext[Any], call_next: Any) -> Any:
-        if ctx.method == "subscriptions/listen":
+        if ctx.request_id is None or ctx.method == "subscriptions/listen":
             return await call_next(ctx)
         with work.call():
             return await call_next(ctx)

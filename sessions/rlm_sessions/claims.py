@@ -20,6 +20,7 @@ from .places import Places, ProjectPlaces, private_folder
 from .projects import Project, identify
 
 _PATIENCE_SECONDS = 25.0  # as long as the keeper of a server that died may take to write its last snapshots
+_COMMANDS_PATIENCE_SECONDS = 1.0  # many an owner is a command from a shell, and soon over
 _LOOK_SECONDS = 0.02
 _MOST_COPIES = 1000
 _COPIED_CHARACTERS = 150
@@ -56,12 +57,13 @@ def claim(places: Places, project: Project) -> Claim:
 
 def _acquire(lock: OwnerLock) -> str | None:
     """Take a lock; return None, or who has it. One whose owner is dead is waited for: its keeper still writes."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    began = time.monotonic()
     while not lock.acquire():
-        owner = lock.owner()
-        if owner is not None and owner.alive:
+        owner, waited = lock.owner(), time.monotonic() - began
+        ours = owner is not None and owner.pid == os.getpid()
+        if owner is not None and owner.alive and (ours or waited > _COMMANDS_PATIENCE_SECONDS):
             return f"process {owner.pid}" if owner.pid != os.getpid() else "another part of this server"
-        if time.monotonic() > deadline:
+        if waited > _PATIENCE_SECONDS:
             return "a process that has not written all down yet"
         time.sleep(_LOOK_SECONDS)
     return None

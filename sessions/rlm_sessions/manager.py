@@ -128,6 +128,10 @@ class Manager:
             note=note,
         )
 
+    def found(self, key: str) -> ProjectSession | None:
+        """Return the session that is open here under a key of its own; None if there is none."""
+        return next((each for each in self._sessions.values() if each.project.key == key), None)
+
     def sessions(self) -> list[SessionInfo]:
         """Return what is going on in the sessions that are open, the last used first."""
         found = [session.info() for session in self._sessions.values()]
@@ -139,13 +143,19 @@ class Manager:
 
     async def close(self, project: Project) -> bool:
         """Put the session of a project to sleep and let go of it; return False if it was not open."""
-        async with self._doors[project.key]:
-            session = self._sessions.get(project.key)
+        asked_for = self._key_by_which_it_was_opened(project)
+        async with self._doors[asked_for]:
+            session = self._sessions.get(asked_for)
             if session is None:
                 return False
             await session.close()
-            del self._sessions[project.key]
+            del self._sessions[asked_for]
         return True
+
+    def _key_by_which_it_was_opened(self, project: Project) -> str:
+        """Return the key under which a session was asked for, which for a copy is that of the original."""
+        keys = (key for key, each in self._sessions.items() if each.project.key == project.key)
+        return next(keys, project.key)
 
     async def purge(self, project: Project) -> int:
         """Remove everything that is kept of a project; return how many bytes that freed.

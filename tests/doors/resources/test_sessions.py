@@ -189,4 +189,5 @@ async def test_reading_a_copy_of_a_project_that_another_server_has_makes_no_othe
         names = [each["project"] for each in (await json_at(client, "rlm://sessions"))["sessions"]]
 
     assert (told["state"], told["recent_cells"][0]["code"]) == ("idle", "y = 'in the copy'")
+    assert [variable["name"] for variable in told["variables"]][-1] == "y"
     assert sorted(names) == ["notes", "notes copy 2"]

@@ -1,0 +1,1 @@
+"""The whole, from outside: real clients, real servers, and everything between them."""
