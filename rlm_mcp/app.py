@@ -21,12 +21,13 @@ import anyio.abc
 import anyio.to_thread
 
 from .errors import ProjectNotAllowed
+from .opened import Opened, Terms
 from .progress import Progress
 from .sources import Loaded, Sources
+from .tenants import OWNER, Tenant
 
 if TYPE_CHECKING:
     from rlm_sandboxes import Program
-    from rlm_sandboxes.local import LocalSandbox
     from rlm_sessions import Care, Manager, Project, ProjectSession
 
     from .settings import Settings
@@ -35,21 +36,6 @@ _log = logging.getLogger(__name__)
 _FRESH_SECONDS, _MOST_FRESH = 1.0, 1000
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """Whose projects they are. No tenant can see or guess what another has.
-
-    The one without a name is the account that the server runs under. Others come over HTTP, and may use
-    only `folders` of this machine as projects.
-    """
-
-    name: str = ""
-    folders: tuple[Path, ...] = ()
-
-
-OWNER = Tenant()
 
 
 @dataclass(frozen=True)
@@ -85,12 +71,7 @@ class App:
         self.progress = Progress(tasks)
         self._sources = sources
         self._surroundings = surroundings
-        self._tasks = tasks
-        self._managers: dict[Tenant, Manager] = {}
-        self._sandboxes: dict[Path | None, LocalSandbox] = {}
-        self._opening = anyio.Lock()
-        self._over = anyio.Event()
-        self._managers_ended: list[anyio.Event] = []
+        self._opened = Opened(tasks, python=self.settings.sandbox.python, terms=self._terms)
         self._told: set[tuple[Tenant, str]] = set()
         self._projects: _Fresh[Project] = _Fresh()
         self._loaded: _Fresh[Loaded] = _Fresh()
@@ -139,7 +120,7 @@ class App:
         """Return the session of a project. Raise `SettingsError` if the project's own settings are wrong."""
         manager = await self.manager(tenant)
         loaded = await self.loaded(project)
-        sandbox = await self._sandbox(loaded.settings.sandbox.python)
+        sandbox = await self._opened.sandbox(loaded.settings.sandbox.python)
         return await manager.session(project, care=care_of(loaded.settings, tenant), sandbox=sandbox)
 
     async def folders(self, tenant: Tenant, project: Project, folder: Path | None) -> tuple[Path, ...]:
@@ -171,7 +152,7 @@ class App:
     async def warm_up(self) -> None:
         """Do ahead what the first cell would wait for."""
         try:
-            sandbox = await self._sandbox(self.settings.sandbox.python)
+            sandbox = await self._opened.sandbox(self.settings.sandbox.python)
             await self.manager(OWNER)
             await sandbox.warm_up(await anyio.to_thread.run_sync(_guest_program))
         except Exception:  # noqa: BLE001 -- whoever needs it meets the same problem, and is told
@@ -179,23 +160,14 @@ class App:
 
     async def manager(self, tenant: Tenant) -> Manager:
         """Return who has the sessions of a tenant."""
-        if tenant not in self._managers:
-            sandbox = await self._sandbox(self.settings.sandbox.python)
-            async with self._opening:
-                if tenant not in self._managers:
-                    self._managers[tenant] = await self._tasks.start(self._hold_manager, tenant, sandbox)
-        return self._managers[tenant]
+        return await self._opened.manager(tenant)
 
-    async def _sandbox(self, python: Path | None) -> LocalSandbox:
-        async with self._opening:
-            if python not in self._sandboxes:
-                self._sandboxes[python] = await self._tasks.start(self._hold_sandbox, python)
-            return self._sandboxes[python]
+    def managers(self) -> dict[Tenant, Manager]:
+        """Return who has sessions, of those that are open."""
+        return self._opened.managers()
 
-    async def _hold_manager(
-        self, tenant: Tenant, sandbox: LocalSandbox, *, task_status: anyio.abc.TaskStatus[Manager]
-    ) -> None:
-        from rlm_sessions import Household, Places, open_manager
+    def _terms(self, tenant: Tenant) -> Terms:
+        from rlm_sessions import Household, Places
 
         sessions = self.settings.sessions
         household = Household(
@@ -204,33 +176,7 @@ class App:
             idle_seconds=sessions.idle_seconds,
             kept_bytes=sessions.kept_bytes,
         )
-        places, care = Places(root_of(self.settings, tenant)), care_of(self.settings, tenant)
-        ended = anyio.Event()
-        self._managers_ended.append(ended)
-        try:
-            async with open_manager(sandbox, places, care=care, household=household) as manager:
-                task_status.started(manager)
-                await self._over.wait()
-        finally:
-            ended.set()
-
-    async def _hold_sandbox(
-        self, python: Path | None, *, task_status: anyio.abc.TaskStatus[LocalSandbox]
-    ) -> None:
-        from rlm_sandboxes.local import LocalSandbox
-
-        async with LocalSandbox(python=python) as sandbox:
-            task_status.started(sandbox)
-            try:
-                await self._over.wait()
-            finally:
-                with anyio.CancelScope(shield=True):  # sessions end before the place that they run in
-                    for ended in self._managers_ended:
-                        await ended.wait()
-
-    def managers(self) -> dict[Tenant, Manager]:
-        """Return who has sessions, of those that are open."""
-        return dict(self._managers)
+        return Terms(Places(root_of(self.settings, tenant)), care_of(self.settings, tenant), household)
 
     def leave(self) -> None:
         """Have it told to who listens that there is nothing more to come. A door does this when it begins to close."""
@@ -239,7 +185,7 @@ class App:
 
     def close(self) -> None:
         """Have every session put to sleep, and then the places ended that they run in."""
-        self._over.set()
+        self._opened.close()
         self.progress.close()
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 
-from .app import OWNER, Tenant
 from .errors import DoorError
+from .tenants import OWNER, Tenant
 
 
 class TenantToken(AccessToken):

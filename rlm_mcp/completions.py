@@ -13,8 +13,9 @@ import anyio.to_thread
 from mcp_types import CompleteRequestParams, CompleteResult, Completion, PromptReference
 
 from . import addresses
-from .app import App, Tenant
+from .app import App
 from .resources import Family, Resources
+from .tenants import Tenant
 
 MOST = 100
 

@@ -35,8 +35,9 @@ import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from .app import OWNER, App, Change, root_of
+from .app import App, Change, root_of
 from .errors import DoorError
+from .tenants import OWNER
 
 if TYPE_CHECKING:
     from rlm_sessions import CellResult, ProjectSession, SessionInfo

@@ -5,7 +5,14 @@ DoorError
 ├── ProjectNotAllowed       a folder was asked for as a project that this client may not use
 ├── ArgumentsWrong          the arguments of a tool are not what it takes
 ├── FileNotAllowed          a file was named that may not be loaded
-└── TooManyWait             so many calls wait for one session that another one is refused
+├── TooManyWait             so many calls wait for one session that another one is refused
+├── UnknownCaller           a request came with a token of which nobody said whose it is (callers.py)
+├── AddressUnusable         the server cannot listen where it is told to (http.py)
+├── ServingFailed           the web server ended before it had begun (http.py)
+├── TokensUnusable          the tokens that were configured cannot be used (web/tokens.py)
+├── TokenFileUnusable       the place of the server's own token cannot be used (web/tokens.py)
+├── OAuthUnusable           the authorization server cannot be used as it is configured (web/oauth.py)
+└── DoorProblem             what a visitor from a shell asked for cannot be done (door.py)
 """
 
 from __future__ import annotations

@@ -36,10 +36,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .app import OWNER, App
+from .app import App
 from .callers import TenantToken
 from .errors import DoorError
 from .settings import HttpSection
+from .tenants import OWNER
 from .web.access_log import AccessLog, LogLines
 from .web.answers import refusal
 from .web.bodies import Bodies

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from .addresses import no_resource
-from .app import App, Tenant, root_of
+from .app import App, root_of
+from .tenants import Tenant
 
 if TYPE_CHECKING:
     from rlm_sessions import KeptProject, SessionInfo

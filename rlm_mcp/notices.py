@@ -36,9 +36,10 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from .app import App, Change, Tenant
+from .app import App, Change
 from .callers import UnknownCaller, tenant_of
 from .resources import Resources
+from .tenants import Tenant
 
 MOST_SUBSCRIPTIONS = 200
 MOST_LISTENERS = 1000
@@ -148,8 +149,8 @@ class Notices:
         self, ctx: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
         """Answer subscriptions/listen: go on telling until the client leaves or the server ends."""
-        self._check_room()
         tenant, wanted = tenant_of(), params.notifications
+        self._check_room(tenant)
         uris = await self._own(tenant, wanted.resource_subscriptions or ())
         listener = _Listener(tenant, lists=wanted.resources_list_changed is True)
         for uri, subject in uris.items():
@@ -180,8 +181,8 @@ class Notices:
                 continue
         return found
 
-    def _check_room(self) -> None:
-        if len(self._listeners) >= MOST_LISTENERS:
+    def _check_room(self, tenant: Tenant) -> None:
+        if sum(listener.tenant.name == tenant.name for listener in self._listeners) >= MOST_LISTENERS:
             raise MCPError(
                 INVALID_REQUEST,
                 f"{MOST_LISTENERS} clients listen for changes already. Read the resources again now and then instead.",
@@ -203,7 +204,7 @@ class Notices:
             return
         try:
             listener = _Listener(tenant_of(), lists=True, client=client)
-            self._check_room()
+            self._check_room(listener.tenant)
         except (UnknownCaller, MCPError) as problem:
             _log.debug("A client is told of no changes: %s", problem)
             return

@@ -23,9 +23,10 @@ from mcp_types import (
 
 from . import addresses
 from .addresses import Address
-from .app import App, Tenant
+from .app import App
 from .known import places_of, root_folder
 from .session_resources import moment
+from .tenants import Tenant
 
 if TYPE_CHECKING:
     from rlm_sessions import Chunk, KeptOutput, Outputs

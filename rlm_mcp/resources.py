@@ -26,9 +26,10 @@ from mcp_types import (
 
 from . import addresses
 from .addresses import Address
-from .app import App, Tenant
+from .app import App
 from .output_resources import OutputFamily
 from .session_resources import SessionFamily
+from .tenants import Tenant
 
 PAGE = 50
 

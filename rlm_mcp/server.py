@@ -30,7 +30,7 @@ from mcp_types import (
     TextContent,
 )
 
-from .app import App, Tenant
+from .app import App
 from .callers import tenant_of
 from .completions import complete
 from .errors import DoorError
@@ -38,6 +38,7 @@ from .notices import Notices
 from .prompts import get_prompt, list_prompts
 from .resources import Resources
 from .roots import roots_of
+from .tenants import Tenant
 from .texts import plain
 from .tools import Tools
 

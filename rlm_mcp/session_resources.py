@@ -16,8 +16,9 @@ from mcp_types import Annotations, ReadResourceResult, Resource, ResourceTemplat
 
 from . import addresses, cells
 from .addresses import Address
-from .app import App, Tenant
+from .app import App
 from .known import Known, key_of, known_project, known_projects
+from .tenants import Tenant
 
 if TYPE_CHECKING:
     from rlm_sessions import ProjectSession

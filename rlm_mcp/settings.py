@@ -133,13 +133,13 @@ class SessionsSection(Section):
     durable: bool = False
     """Whether an answer waits until the state is on the disk."""
     awake: int = Field(default=64, ge=1, le=10_000)
-    """How many sessions may be awake at once."""
+    """How many sessions of one tenant may be awake at once."""
     idle_seconds: float = Field(default=1800.0, ge=1, le=30 * 86_400)
     """How long a session stays awake after its last cell."""
     memory_bytes: Bytes = Field(default=8 * GIB, ge=64 * MIB, le=2**53)
-    """How much memory all sessions together may use before idle ones are put to sleep."""
+    """How much memory the sessions of one tenant may use before idle ones are put to sleep."""
     kept_bytes: Bytes = Field(default=20 * GIB, ge=MIB, le=2**53)
-    """How much may be kept of all projects; the least recently used go first."""
+    """How much may be kept of one tenant's projects; the least recently used go first."""
     state_bytes: Bytes = Field(default=4 * GIB, ge=MIB, le=2**53)
     """How large the state of one session may be to be kept."""
     shown_characters: int = Field(default=20_000, ge=500, le=100_000)
@@ -168,7 +168,7 @@ class HttpSection(Section):
     connections: int = Field(default=256, ge=1, le=100_000)
     """How many connections of all clients may be open at once."""
     client_sessions: int = Field(default=1000, ge=1, le=100_000)
-    """How many MCP sessions of clients may be open at once."""
+    """How many MCP sessions of clients may be open at once; one tenant can have half of them."""
     body_bytes: Bytes = Field(default=8 * MIB, ge=KIB, le=256 * MIB)
     """How large a request may be."""
     shutdown_seconds: float = Field(default=5.0, ge=0, le=300)

@@ -11,9 +11,10 @@ import anyio.to_thread
 from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnotations
 
 from . import texts
-from .app import App, Change, Tenant
+from .app import App, Change
 from .arguments import Arguments, ClearContext, ExecutePython, GetContext, SetContext, parse, schema_of
 from .errors import FileNotAllowed, TooManyWait
+from .tenants import Tenant
 
 if TYPE_CHECKING:
     from rlm_sessions import CellResult, Project, ProjectSession

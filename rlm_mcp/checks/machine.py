@@ -9,7 +9,8 @@ import sys
 import tempfile
 from importlib import metadata
 
-from ..app import OWNER, root_of
+from ..app import root_of
+from ..tenants import OWNER
 from .results import Case, Check
 
 _PACKAGE = "rlm-mcp"

@@ -219,8 +219,8 @@ async def _run_session(
 ) -> dict[str, Any]:
     import anyio
 
-    from ..app import OWNER
     from ..door import facts_of
+    from ..tenants import OWNER
     from .opening import session_here
 
     async def on_output(stream: str, text: str) -> None:

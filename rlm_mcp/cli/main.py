@@ -30,7 +30,7 @@ from .output import (
 )
 from .parsing import Parser, WrongUsage, parse
 
-DOCUMENTATION = "docs/command-line.md, docs/configuration.md"
+DOCUMENTATION = "https://github.com/rlm-mcp/rlm-mcp/tree/main/docs"
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,9 @@ class Ground:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Ground:
         """Return it as flags, environment and files say. Raise `SettingsError`."""
-        from ..app import OWNER, root_of
+        from ..app import root_of
         from ..sources import Sources
+        from ..tenants import OWNER
 
         flags = flags_of(args)
         sources = Sources.of_process(flags)
@@ -55,7 +56,8 @@ class Ground:
 @asynccontextmanager
 async def session_here(ground: Ground, project: Project) -> AsyncGenerator[tuple[App, ProjectSession]]:
     """Open a session; at the end its state is kept. Raise `Taken` if another process has the project."""
-    from ..app import OWNER, open_app
+    from ..app import open_app
+    from ..tenants import OWNER
 
     async with open_app(ground.sources, base=ground.loaded) as app:
         session = await app.session(OWNER, project)
@@ -71,7 +73,7 @@ async def _drop(app: App, ground: Ground, project: Project, copy: ProjectSession
 
     from rlm_sessions import Places
 
-    from ..app import OWNER
+    from ..tenants import OWNER
 
     manager = await app.manager(OWNER)
     await manager.close(project)

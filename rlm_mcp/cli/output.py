@@ -173,7 +173,22 @@ def _known() -> Iterator[tuple[type[BaseException], str, int]]:
     yield rlm_sandboxes.SandboxError, "sandbox", UNAVAILABLE
     yield rlm_sessions.ProjectInUse, "in_use", FAILED
     yield rlm_sessions.SessionError, "session", FAILED
+    yield from _known_of_http()
     yield DoorError, "failed", FAILED
+
+
+def _known_of_http() -> Iterator[tuple[type[BaseException], str, int]]:
+    """Yield the errors of serving over HTTP, if that was asked for."""
+    if "rlm_mcp.http" not in sys.modules:
+        return
+    from ..http import AddressUnusable, ServingFailed
+    from ..web.oauth import OAuthUnusable
+    from ..web.tokens import TokenFileUnusable, TokensUnusable
+
+    for kind in (TokensUnusable, TokenFileUnusable, OAuthUnusable):
+        yield kind, "configuration", CONFIGURATION
+    for unavailable in (AddressUnusable, ServingFailed):
+        yield unavailable, "address", UNAVAILABLE
 
 
 def _facts(failure: CommandFailed) -> dict[str, str]:

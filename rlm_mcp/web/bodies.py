@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..app import Tenant
 from ..callers import tenant_of
 from ..settings import MIB
+from ..tenants import Tenant
 from .answers import PARSE_ERROR, last_refusal, refusal
 
 _AT_ONCE = 4  # how many of the largest requests one tenant may have in memory, or more of smaller ones

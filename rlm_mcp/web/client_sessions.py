@@ -14,8 +14,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..app import Tenant
 from ..callers import tenant_of
+from ..tenants import Tenant
 from .answers import too_many
 
 _HEADER = "mcp-session-id"

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..app import Tenant
 from ..callers import tenant_of
 from ..settings import HttpSection
+from ..tenants import Tenant
 from .answers import too_many
 
 Clock = Callable[[], float]

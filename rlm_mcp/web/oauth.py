@@ -21,10 +21,10 @@ import anyio.to_thread
 import httpx2
 from starlette.authentication import AuthenticationError
 
-from ..app import Tenant
 from ..callers import TenantToken
 from ..errors import DoorError
 from ..settings import HttpSection
+from ..tenants import Tenant
 from .guards import is_loopback
 
 _BELIEVED_SECONDS = 60.0

@@ -16,10 +16,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from ..app import OWNER, Tenant, root_of
+from ..app import root_of
 from ..callers import TenantToken
 from ..errors import DoorError
 from ..settings import HttpSection, Settings
+from ..tenants import OWNER, Tenant
 
 OWNER_NAME = "owner"  # as which the account itself is named in the configuration and in the log
 TOKEN_FILE = "http-token"  # noqa: S105 -- the name of a file

@@ -11,6 +11,7 @@ from .errors import (
 )
 from .journal import Journal, JournalUnwritable
 from .journal import Page as JournalPage
+from .keeping.keepers import Keepers, open_keepers
 from .lasting import Care, ProjectSession, SessionInfo
 from .locks import LockUnusable, OwnerLock
 from .manager import Household, Manager, SessionHost, open_manager
@@ -36,6 +37,7 @@ __all__ = [
     "Journal",
     "JournalPage",
     "JournalUnwritable",
+    "Keepers",
     "KeptOutput",
     "KeptProject",
     "Loaded",
@@ -69,6 +71,7 @@ __all__ = [
     "guest_program",
     "identify",
     "is_key",
+    "open_keepers",
     "open_manager",
     "open_session",
     "private_folder",

@@ -239,10 +239,15 @@ async def open_manager(
     care: Care | None = None,
     household: Household | None = None,
     answer: Answer | None = None,
+    keepers: Keepers | None = None,
 ) -> AsyncGenerator[Manager, None]:
-    """Open the sessions that are kept in `places`; at the end they are put to sleep."""
+    """Open the sessions that are kept in `places`; at the end they are put to sleep.
+
+    Several managers can have them written down by the same `keepers`, a process less for each.
+    """
     stack = AsyncExitStack()
-    keepers = await stack.enter_async_context(open_keepers())
+    if keepers is None:
+        keepers = await stack.enter_async_context(open_keepers())
     tasks = await stack.enter_async_context(anyio.create_task_group())
     manager = Manager(
         sandbox,

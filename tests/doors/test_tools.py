@@ -333,7 +333,10 @@ async def test_a_file_becomes_its_text_and_several_become_parts(call: Caller) ->
     said = await call.said("set_repl_context", files={"one": "one.md", "all": "*.md", "list": ["two.md"]})
 
     assert "one: 10 characters from one.md" in said and "all: 20 characters from 2 files" in said
-    assert await call.run("one, sorted(all), list") == r"('# one.md\r\n', ['one.md', 'two.md'], {'two.md': '# two.md\r\n'})"
+    assert (
+        await call.run("one, sorted(all), list")
+        == r"('# one.md\r\n', ['one.md', 'two.md'], {'two.md': '# two.md\r\n'})"
+    )
 
 
 async def test_files_are_added_to_what_is_there(call: Caller) -> None:
@@ -346,7 +349,8 @@ async def test_files_are_added_to_what_is_there(call: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../outside.txt", "link.txt", "sub/../../outside.txt", "~/x", "gone.txt", "a\0b", "."]
+    "path",
+    ["/etc/passwd", "../outside.txt", "link.txt", "sub/../../outside.txt", "~/x", "gone.txt", "a\0b", "."],
 )
 async def test_no_other_file_is_loaded(call: Caller, path: str) -> None:
     (call.project.parent / "outside.txt").write_text("outside")

@@ -102,7 +102,9 @@ async def test_a_figure_that_is_closed_after_it_was_shown_was_shown(session: Ses
 
 
 async def test_each_show_shows_what_was_drawn_since_the_last_one(session: Session) -> None:
-    code = "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.plot([n])\n    plt.show()\nplt.plot([3])"
+    code = (
+        "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.plot([n])\n    plt.show()\nplt.plot([3])"
+    )
     results = [await session.run(code), await session.run("plt.plot([4]); plt.show()")]
 
     assert [len(result.displays) for result in results] == [3, 1]

@@ -17,10 +17,11 @@ from mcp.server.lowlevel import Server
 from mcp_types import BlobResourceContents, PaginatedRequestParams, TextResourceContents
 
 from rlm_mcp import completions, prompts
-from rlm_mcp.app import OWNER, App, Tenant
+from rlm_mcp.app import App
 from rlm_mcp.callers import TenantToken, tenant_of
 from rlm_mcp.notices import Notices
 from rlm_mcp.resources import Resources
+from rlm_mcp.tenants import OWNER, Tenant
 from rlm_sessions import CellResult, ProjectSession
 
 ERAS = ("legacy", "2026-07-28")

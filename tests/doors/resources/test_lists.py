@@ -11,7 +11,8 @@ from mcp import Client, MCPError
 from mcp_types import CacheableResult, Resource
 
 from rlm_mcp import resources as resources_module
-from rlm_mcp.app import OWNER, App
+from rlm_mcp.app import App
+from rlm_mcp.tenants import OWNER
 
 from .conftest import Doors, run, session_of
 from .test_outputs import PICTURE

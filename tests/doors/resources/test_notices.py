@@ -24,8 +24,9 @@ from mcp_types import (
 )
 
 from rlm_mcp import notices as notices_module
-from rlm_mcp.app import OWNER, App, Change, Tenant
+from rlm_mcp.app import App, Change
 from rlm_mcp.session_resources import session_uri
+from rlm_mcp.tenants import OWNER, Tenant
 
 from .conftest import Doors, come_as, run, session_of
 

@@ -11,7 +11,8 @@ from mcp import Client, MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
 
 from rlm_mcp import completions
-from rlm_mcp.app import App, Tenant
+from rlm_mcp.app import App
+from rlm_mcp.tenants import Tenant
 
 from .conftest import Doors, busy, come_as, run, session_of
 from .test_outputs import PICTURE

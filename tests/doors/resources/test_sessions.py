@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from mcp import Client, MCPError
 
-from rlm_mcp.app import OWNER, App, Surroundings, open_app
+from rlm_mcp.app import App, Surroundings, open_app
 from rlm_mcp.sources import Sources
+from rlm_mcp.tenants import OWNER
 
 from .conftest import Doors, busy, json_at, run, session_of
 

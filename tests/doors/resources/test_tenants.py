@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from mcp import Client, MCPError
 
-from rlm_mcp.app import OWNER, App, Tenant
+from rlm_mcp.app import App
+from rlm_mcp.tenants import OWNER, Tenant
 
 from .conftest import Doors, come_as, json_at, run
 from .test_outputs import PICTURE

@@ -1,0 +1,161 @@
+"""What is opened on the way, when somebody needs it first: places to run in, and who has the sessions of a tenant.
+
+It ends in the other order than it began: sessions, then who writes them down, then the places that they ran in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.abc
+
+from .tenants import Tenant
+
+if TYPE_CHECKING:
+    from rlm_sandboxes.local import LocalSandbox
+    from rlm_sessions import Care, Household, Keepers, Manager, Places
+
+MOST_TENANTS = 100
+_UNUSED_SECONDS = 600.0
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Held:
+    """The sessions of a tenant, and what ends them."""
+
+    manager: Manager
+    leave: anyio.Event
+    used_at: float
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a tenant's sessions are kept."""
+
+    places: Places
+    care: Care
+    household: Household
+
+
+class Opened:
+    """Everything that is open. It is closed by `close`, within the task group that it was given."""
+
+    def __init__(
+        self, tasks: anyio.abc.TaskGroup, *, python: Path | None, terms: Callable[[Tenant], Terms]
+    ) -> None:
+        self._tasks = tasks
+        self._python = python
+        self._terms = terms
+        self._held: dict[Tenant, _Held] = {}
+        self._sandboxes: dict[Path | None, LocalSandbox] = {}
+        self._keepers: Keepers | None = None
+        self._opening = anyio.Lock()
+        self._over = anyio.Event()
+        self._ends_of_managers: list[anyio.Event] = []
+
+    def managers(self) -> dict[Tenant, Manager]:
+        """Return who has sessions, of those that are open."""
+        return {tenant: held.manager for tenant, held in self._held.items()}
+
+    async def manager(self, tenant: Tenant) -> Manager:
+        """Return who has the sessions of a tenant."""
+        held = self._held.get(tenant)
+        if held is None:
+            async with self._opening:
+                held = self._held.get(tenant) or await self._open(tenant)
+        held.used_at = time.monotonic()
+        return held.manager
+
+    async def sandbox(self, python: Path | None) -> LocalSandbox:
+        """Return the place where a Python runs."""
+        async with self._opening:
+            return await self._sandbox(python)
+
+    def close(self) -> None:
+        """Have all of it ended."""
+        self._over.set()
+        for held in self._held.values():
+            held.leave.set()
+
+    # ---- opening
+
+    async def _open(self, tenant: Tenant) -> _Held:
+        self._part_with_some()
+        sandbox = await self._sandbox(self._python)
+        if self._keepers is None:
+            self._keepers = await self._tasks.start(self._hold_keepers)
+        leave = anyio.Event()
+        manager: Manager = await self._tasks.start(self._hold_manager, tenant, sandbox, self._keepers, leave)
+        held = self._held[tenant] = _Held(manager, leave, time.monotonic())
+        return held
+
+    def _part_with_some(self) -> None:
+        """Put the sessions of tenants to sleep that have not been here for long, where there are many."""
+        long_ago = time.monotonic() - _UNUSED_SECONDS
+        for tenant, held in sorted(self._held.items(), key=lambda item: item[1].used_at):
+            if len(self._held) < MOST_TENANTS or held.used_at > long_ago:
+                return
+            if not any(info.state == "busy" for info in held.manager.sessions()):
+                del self._held[tenant]
+                held.leave.set()
+
+    async def _sandbox(self, python: Path | None) -> LocalSandbox:
+        if python not in self._sandboxes:
+            self._sandboxes[python] = await self._tasks.start(self._hold_sandbox, python)
+        return self._sandboxes[python]
+
+    # ---- holding
+
+    async def _hold_manager(
+        self,
+        tenant: Tenant,
+        sandbox: LocalSandbox,
+        keepers: Keepers,
+        leave: anyio.Event,
+        *,
+        task_status: anyio.abc.TaskStatus[Manager],
+    ) -> None:
+        from rlm_sessions import open_manager
+
+        terms, ended = self._terms(tenant), anyio.Event()
+        self._ends_of_managers.append(ended)
+        try:
+            async with open_manager(
+                sandbox, terms.places, care=terms.care, household=terms.household, keepers=keepers
+            ) as manager:
+                task_status.started(manager)
+                await leave.wait()
+        finally:
+            ended.set()
+            self._ends_of_managers.remove(ended)
+
+    async def _hold_keepers(self, *, task_status: anyio.abc.TaskStatus[Keepers]) -> None:
+        from rlm_sessions import open_keepers
+
+        async with open_keepers() as keepers:
+            task_status.started(keepers)
+            await self._until_no_manager()
+
+    async def _hold_sandbox(
+        self, python: Path | None, *, task_status: anyio.abc.TaskStatus[LocalSandbox]
+    ) -> None:
+        from rlm_sandboxes.local import LocalSandbox
+
+        async with LocalSandbox(python=python) as sandbox:
+            task_status.started(sandbox)
+            await self._until_no_manager()
+
+    async def _until_no_manager(self) -> None:
+        try:
+            await self._over.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for ended in list(self._ends_of_managers):
+                    await ended.wait()
