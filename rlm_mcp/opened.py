@@ -75,6 +75,9 @@ class Opened:
 
     async def sandbox(self, python: Path | None) -> LocalSandbox:
         """Return the place where a Python runs."""
+        found = self._sandboxes.get(python)
+        if found is not None:
+            return found
         async with self._opening:
             return await self._sandbox(python)
 

@@ -118,7 +118,7 @@ class ProjectSession:
         self._tasks = tasks
         self._places = places
         self._scribe = scribe
-        self._line = anyio.Lock()
+        self._line = anyio.Lock(fast_acquire=True)
         self._waiting = 0
         self.waking = False  # it has a place among those that are awake, and no guest yet
         self._session: Session | None = None
@@ -228,7 +228,8 @@ class ProjectSession:
         except BaseException:
             self._give_up("ran", step, session)
             raise
-        return replace(result, notes=self._take_notes())
+        notes = self._take_notes()
+        return replace(result, notes=notes) if notes else result
 
     def _give_up(self, kind: str, step: int, session: Session) -> None:
         """Record a step for which nobody waits any more, or that failed. What it did stays."""
@@ -252,6 +253,10 @@ class ProjectSession:
         elif self._care.durable and not await session.kept() and session.over:
             result = replace(result, lost=True, error=CellError("CellKilled", _ENDED_BEFORE_WRITTEN))
         if whole is None:
+            return result
+        if not (result.left_out or result.displays):
+            whole.discard()
+            self._notes += whole.problems
             return result
         kept = await whole.end(is_long=result.left_out > 0)
         displays = await whole.keep_displays(result.displays)

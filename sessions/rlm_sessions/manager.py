@@ -100,7 +100,11 @@ class Manager:
         another server has the project, it is a copy under a name of its own, which its first answer tells.
         Where nothing can be kept it is in memory only, and says so.
         """
-        async with self._doors[project.key]:  # whoever closes it is waited for
+        door = self._doors[project.key]
+        found = self._sessions.get(project.key)
+        if found is not None and not door.locked():
+            return found
+        async with door:  # whoever closes it is waited for
             found = self._sessions.get(project.key)
             if found is None:
                 found = self._sessions[project.key] = await self._open(

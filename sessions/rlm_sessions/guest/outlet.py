@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Callable
 
 from .interrupts import Interrupts
 from .wire import Frame, encode
 
-_GATHER_BYTES = 8192
+_GATHER_BYTES = 64 * 1024
 _GATHER_SECONDS = 0.02
 
 
@@ -32,9 +33,8 @@ class Outlet:
         self._token = token
         self._interrupts = interrupts
         self._lock = threading.RLock()
-        self._gathered: list[str] = []
+        self._gathered: deque[tuple[str, str]] = deque()  # appended to by any thread, without the lock
         self._gathered_size = 0
-        self._gathered_stream = "out"
         self._sent_at = 0.0
         self._cell = 0
         self._left = 0
@@ -58,31 +58,31 @@ class Outlet:
             self._send(data)
 
     def write(self, stream: str, text: str) -> None:
-        """Print `text`; raise `OutputLimit` once the cell has printed all it may."""
-        held = self._interrupts.hold()  # no `with`: this is what a loop of prints spends its time in
-        try:
-            with self._lock:
-                room = self._left
-                self._left -= len(text)
-                if room <= 0 < len(text):
-                    raise OutputLimit
-                self._gather(stream, text[:room] if len(text) > room else text)
-                if self._left < 0:
-                    self._flush()
-                    raise OutputLimit
-        finally:
-            if held:
-                self._interrupts.release()
+        """Print `text`; raise `OutputLimit` once the cell has printed all it may.
 
-    def _gather(self, stream: str, text: str) -> None:
-        if stream != self._gathered_stream:
-            self._flush()
-            self._gathered_stream = stream
-        self._gathered.append(text)
-        self._gathered_size += len(text)
-        is_line = text.endswith("\n") and time.monotonic() - self._sent_at > _GATHER_SECONDS
-        if is_line or self._gathered_size >= _GATHER_BYTES:
-            self._flush()
+        A loop of prints spends its time in here. Nothing is lost or torn where threads or an interrupt come
+        in between; only the counts may be off by what was printed in that moment.
+        """
+        size = len(text)
+        left = self._left = self._left - size
+        if left < 0:
+            self._write_last(stream, text, left + size)
+            return
+        self._gathered.append((stream, text))
+        self._gathered_size += size
+        if self._gathered_size >= _GATHER_BYTES or (
+            text.endswith("\n") and time.monotonic() - self._sent_at > _GATHER_SECONDS
+        ):
+            self.flush()
+
+    def _write_last(self, stream: str, text: str, room: int) -> None:
+        """Print as much of `text` as there is room for, and end the cell."""
+        if not text:
+            return
+        if room > 0:
+            self._gathered.append((stream, text[:room]))
+        self.flush()
+        raise OutputLimit
 
     def flush(self) -> None:
         """Send what was printed and not sent yet."""
@@ -92,13 +92,23 @@ class Outlet:
     def _flush(self) -> None:
         if not self._gathered:
             return
-        text, stream = "".join(self._gathered), self._gathered_stream
-        self._gathered.clear()
-        self._gathered_size = 0
-        for piece in _pieces(text, 1 << 20):
-            facts = {"cell": self._cell, "stream": stream}
-            self._send(encode(self._token, Frame("output", facts, piece.encode("utf-8", "backslashreplace"))))
+        for stream, text in self._taken():
+            for piece in _pieces(text, 1 << 20):
+                facts = {"cell": self._cell, "stream": stream}
+                body = piece.encode("utf-8", "backslashreplace")
+                self._send(encode(self._token, Frame("output", facts, body)))
         self._sent_at = time.monotonic()
+
+    def _taken(self) -> list[tuple[str, str]]:
+        """Take what was gathered, what went to the same stream together."""
+        self._gathered_size = 0
+        taken: list[tuple[str, list[str]]] = []
+        while self._gathered:
+            stream, text = self._gathered.popleft()
+            if not taken or taken[-1][0] != stream:
+                taken.append((stream, []))
+            taken[-1][1].append(text)
+        return [(stream, "".join(texts)) for stream, texts in taken]
 
 
 def _pieces(text: str, size: int) -> Iterable[str]:
