@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 from mcp import Client, StdioServerParameters
@@ -19,14 +19,16 @@ from mcp_types import CallToolResult
 FOLDER = Path(__file__).resolve().parent.parent / ".demo"
 LINES = 200_000
 
-LOAD = (
+Story: TypeAlias = tuple[tuple[str, str, dict[str, Any]], ...]
+
+LOAD: Story = (
     (
         "A file of 10 MB becomes a variable; not a byte of it passes through the client",
         "set_repl_context",
         {"files": {"log": "app.log"}},
     ),
 )
-LOOK = (
+LOOK: Story = (
     (
         "Code looks at it",
         "execute_python",
@@ -60,7 +62,7 @@ LOOK = (
         {"code": "import urllib.request as r\nr.urlopen('http://127.0.0.1')"},
     ),
 )
-NEXT_DAY = (
+NEXT_DAY: Story = (
     (
         "The server has ended, and another one runs: the variables are there",
         "execute_python",

@@ -11,6 +11,7 @@ import argparse
 import base64
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 SHOWN = (
@@ -38,7 +39,7 @@ def main() -> None:
     asked.picture.write_text(_drawn("\n\n".join(chosen).splitlines()))
 
 
-def _drawn(lines: list[str]) -> str:
+def _drawn(lines: Sequence[str]) -> str:
     parts: list[str] = []
     y = MARGIN + SIZE
     for line in lines:
