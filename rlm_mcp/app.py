@@ -20,7 +20,8 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from .errors import ProjectNotAllowed
+from .errors import EnvironmentMissing, FolderTooWide, ProjectNotAllowed
+from .narrowing import inside
 from .opened import Opened, Terms
 from .progress import Progress
 from .sources import Loaded, Sources
@@ -92,10 +93,7 @@ class App:
         from rlm_sessions import identify
 
         if tenant.name:
-            project = identify(named=named or "default")
-            if project.folder is not None and not _within(project.folder, tenant.folders):
-                raise ProjectNotAllowed(project.folder, tenant.folders, "[http] folders")
-            return project
+            return _of_tenant(tenant, named or "default")
         around = self._surroundings
         home = identify(
             setting=self.settings.project,
@@ -107,7 +105,7 @@ class App:
             return home
         project = identify(named=named, working_directory=home.folder)
         allowed = (*((home.folder,) if home.folder else ()), *self.settings.sandbox.folders)
-        if project.folder is not None and not _within(project.folder, allowed):
+        if project.folder is not None and not inside(project.folder, allowed):
             raise ProjectNotAllowed(project.folder, allowed, "[sandbox] folders")
         return project
 
@@ -117,10 +115,14 @@ class App:
         return not known and (not named or "/" in named or "\\" in named)
 
     async def session(self, tenant: Tenant, project: Project) -> ProjectSession:
-        """Return the session of a project. Raise `SettingsError` if the project's own settings are wrong."""
+        """Return the session of a project. Raise `DoorError` if its settings do not let it run."""
         manager = await self.manager(tenant)
         loaded = await self.loaded(project)
+        if loaded.settings.rlm.environment != "local":
+            raise EnvironmentMissing(loaded.settings.rlm.environment, loaded.origins["rlm.environment"].where)
         sandbox = await self._opened.sandbox(loaded.settings.sandbox.python)
+        if manager.found(project.key) is None:
+            await self._opened.make_room()
         return await manager.session(project, care=care_of(loaded.settings, tenant), sandbox=sandbox)
 
     async def folders(self, tenant: Tenant, project: Project, folder: Path | None) -> tuple[Path, ...]:
@@ -132,7 +134,15 @@ class App:
 
     async def loaded(self, project: Project) -> Loaded:
         """Return the settings that hold for a project."""
-        return await self._loaded.get(project.folder, partial(self._sources.load, project.folder))
+        return await self._loaded.get(project.folder, partial(self._load, project.folder))
+
+    def _load(self, folder: Path | None) -> Loaded:
+        loaded = self._sources.load(folder)
+        if folder is not None and loaded.settings.sandbox.files != "none":
+            for place in (root_of(self.settings, OWNER), self._sources.config_dir):
+                if inside(place, [folder]):
+                    raise FolderTooWide(folder, place)
+        return loaded
 
     async def first_notes(self, tenant: Tenant, project: Project) -> tuple[str, ...]:
         """Return what there is to say of a project's settings and of how it was found, the first time only."""
@@ -140,7 +150,10 @@ class App:
             return ()
         self._told.add((tenant, project.key))
         passed_over = tuple(f"Not used as the project: {each}." for each in project.passed_over)
-        return passed_over + (await self.loaded(project)).notes
+        notes = (await self.loaded(project)).notes
+        if tenant.name:  # what the server was started with is not for them
+            notes = tuple(note for note in notes if note not in self.base.notes)
+        return passed_over + notes
 
     async def changed(self, change: Change) -> None:
         """Tell everybody who listens."""
@@ -277,8 +290,16 @@ def _more(most_seconds: float, limit: str, value: str) -> str:
     )
 
 
-def _within(folder: Path, allowed: Sequence[Path]) -> bool:
-    return any(folder.is_relative_to(each.resolve()) for each in allowed)
+def _of_tenant(tenant: Tenant, named: str) -> Project:
+    """Return a project of a tenant, who is not told whether there is a folder where none may be used."""
+    from rlm_sessions import identify
+
+    if named.startswith(("/", "~", "file:")) and not inside(Path(named), tenant.folders):
+        raise ProjectNotAllowed(named, tenant.folders, "[http] folders")
+    project = identify(named=named)
+    if project.folder is not None and not inside(project.folder, tenant.folders):
+        raise ProjectNotAllowed(named, tenant.folders, "[http] folders")
+    return project
 
 
 def _guest_program() -> Program:

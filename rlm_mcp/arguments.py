@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from keyword import iskeyword
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import ArgumentsWrong
 
 MOST_CODE = 1_000_000
 MOST_SHOWN, LEAST_SHOWN = 20_000, 100
+MOST_VARIABLES, MOST_PATHS = 1000, 10_000
+MOST_NAME, MOST_SAID = 200, 200
+LEAST_SECONDS = 0.1
 
+_MOST_GIVEN = 100
 _PROJECT = "Plain name, or folder. Default: this project."
+_LEFT_OUT = ("title", "maxLength", "maxItems", "maxProperties")
 
+Name: TypeAlias = Annotated[str, Field(max_length=MOST_NAME)]
 A = TypeVar("A", bound="Arguments")
 
 
@@ -31,13 +39,15 @@ class ExecutePython(Arguments):
     code: str = Field(
         max_length=MOST_CODE, description="Python, as in a notebook cell; top-level await works."
     )
-    timeout_s: float | None = Field(default=None, gt=0, description="Seconds until the cell is interrupted.")
+    timeout_s: float | None = Field(
+        default=None, ge=LEAST_SECONDS, description="Seconds until the cell is interrupted."
+    )
 
 
 class GetContext(Arguments):
     """Arguments of `get_repl_context`."""
 
-    names: list[str] = Field(
+    names: list[Name] = Field(
         default_factory=list, max_length=50, description="Show the values of these, not the list."
     )
     max_chars: int = Field(
@@ -48,7 +58,9 @@ class GetContext(Arguments):
 class SetContext(Arguments):
     """Arguments of `set_repl_context`."""
 
-    values: dict[str, JsonValue] = Field(default_factory=dict, description="Variable -> JSON value.")
+    values: dict[str, Any] = Field(
+        default_factory=dict, max_length=MOST_VARIABLES, description="Variable -> JSON value."
+    )
     files: dict[str, str | list[str]] = Field(
         default_factory=dict,
         description="Variable -> path (gives its text), or pattern such as src/**/*.py or list of paths (give a "
@@ -56,17 +68,37 @@ class SetContext(Arguments):
     )
     append: bool = Field(default=False, description="Add files to what the variable holds.")
 
+    @field_validator("files", mode="before")
+    @classmethod
+    def _few_enough(cls, given: Any) -> Any:
+        """Refuse what names so much that to say of each part what is wrong with it would take long."""
+        files = list(cast("dict[str, object]", given).values()) if isinstance(given, dict) else []
+        lists = (cast("list[object]", each) for each in files if isinstance(each, list))
+        if len(files) > MOST_VARIABLES or sum(map(len, lists)) > MOST_PATHS:
+            raise ValueError(f"at most {MOST_VARIABLES} variables and {MOST_PATHS} paths; give a pattern")
+        return cast("object", given)
+
+    @field_validator("values", "files")
+    @classmethod
+    def _names_of_variables(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in given:
+            if not name.isidentifier() or iskeyword(name) or len(name) > MOST_NAME:
+                raise ValueError(f"{name[:50]!r} cannot be the name of a variable; give one such as 'data'")
+        return given
+
 
 class ClearContext(Arguments):
     """Arguments of `clear_repl_context`."""
 
-    names: list[str] | None = Field(
+    names: list[Name] | None = Field(
         default=None, max_length=1000, description="Only these; else everything, in a fresh interpreter."
     )
 
 
 def parse(kind: type[A], given: dict[str, Any] | None, *, tool: str) -> A:
     """Return the arguments of a call. Raise `ArgumentsWrong`, which says what would be right."""
+    if given and len(given) > _MOST_GIVEN:
+        raise ArgumentsWrong(tool, [f"{len(given)} arguments were given"], _taken(kind))
     try:
         return kind.model_validate(given or {})
     except ValidationError as wrong:
@@ -92,7 +124,7 @@ def schema_of(kind: type[Arguments], *, maximum: dict[str, float] | None = None)
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a property without titles, nulls and bounds on lengths."""
-    facts = {key: value for key, value in facts.items() if key not in ("title", "maxLength", "maxItems")}
+    facts = {key: value for key, value in facts.items() if key not in _LEFT_OUT}
     kinds = [kind for kind in facts.pop("anyOf", []) if kind.get("type") != "null"]
     if len(kinds) == 1:
         facts |= _plain(kinds[0])
@@ -100,7 +132,7 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
         facts["anyOf"] = [_plain(kind) for kind in kinds]
     if facts.get("default", 0) in (None, [], {}, False):
         facts.pop("default", None)
-    if facts.get("additionalProperties") == {"$ref": "#/$defs/JsonValue"}:
+    if facts.get("additionalProperties") is True:
         facts.pop("additionalProperties")
     for key in ("items", "additionalProperties"):
         if isinstance(facts.get(key), dict):
@@ -109,9 +141,10 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(kind: type[Arguments], error: Any) -> str:
-    path = ".".join(map(str, error["loc"]))
+    path = ".".join(map(str, error["loc"]))[:MOST_SAID]
     if error["type"] != "extra_forbidden":
-        return f"{path}: {error['msg']}" if path else str(error["msg"])
+        said = str(error["msg"]).removeprefix("Value error, ")
+        return f"{path}: {said}" if path else said
     near = difflib.get_close_matches(str(error["loc"][0]), list(kind.model_fields), 1, 0.5)
     return f"{path[:100]!r} is not an argument" + (f"; did you mean {near[0]!r}?" if near else "")
 

@@ -3,8 +3,11 @@
 DoorError
 ├── SettingsError           a setting is wrong: which, where, and what would be right (sources.py)
 ├── ProjectNotAllowed       a folder was asked for as a project that this client may not use
+├── FolderTooWide           code in a project could read the server's own settings, or other sessions
 ├── ArgumentsWrong          the arguments of a tool are not what it takes
 ├── FileNotAllowed          a file was named that may not be loaded
+├── PartlySet               of several variables, some were set and then one could not be
+├── EnvironmentMissing      sessions are to run where this version cannot run them
 ├── TooManyWait             so many calls wait for one session that another one is refused
 ├── UnknownCaller           a request came with a token of which nobody said whose it is (callers.py)
 ├── AddressUnusable         the server cannot listen where it is told to (http.py)
@@ -28,13 +31,25 @@ class DoorError(Exception):
 class ProjectNotAllowed(DoorError):
     """A folder was asked for as a project that this client may not use."""
 
-    def __init__(self, folder: Path, allowed: Sequence[Path], setting: str) -> None:
+    def __init__(self, folder: Path | str, allowed: Sequence[Path], setting: str) -> None:
         self.folder = folder
         listed = ", ".join(map(str, allowed)) or "none"
         super().__init__(
             f"The folder {folder} may not be used as a project here (allowed: {listed}, and folders in those). "
             f"Leave `project` out to use this project, give a plain name for one without a folder, or have the user "
             f"add the folder to {setting} in their configuration."
+        )
+
+
+class FolderTooWide(DoorError):
+    """Code in a project could read the server's own settings, or what is kept of other sessions."""
+
+    def __init__(self, folder: Path, place: Path) -> None:
+        self.folder = folder
+        super().__init__(
+            f"Nothing is run in {folder}: code there could read {place}, where this server has its settings or keeps "
+            'all sessions. Use a folder without that, or have the user set files = "none" in [sandbox] of '
+            "its rlm.toml."
         )
 
 
@@ -57,7 +72,28 @@ class FileNotAllowed(DoorError):
             if listed
             else "This project has no folder, so there are no files to load; pass `values` instead."
         )
-        super().__init__(f"{path!r} was not loaded: {why}. Nothing was changed. {way_out}")
+        super().__init__(f"{path[:200]!r} was not loaded: {why}. Nothing was changed. {way_out}")
+
+
+class PartlySet(DoorError):
+    """Of several variables, some were set and then one could not be."""
+
+    def __init__(self, done: Sequence[str], problem: Exception) -> None:
+        super().__init__(
+            f"{problem}\nThese were set before it, and those after it were not; set the rest again:\n"
+            + "\n".join(done)
+        )
+
+
+class EnvironmentMissing(DoorError):
+    """Sessions are to run where this version cannot run them. Nowhere else would be what was asked for."""
+
+    def __init__(self, environment: str, where: str) -> None:
+        self.environment = environment
+        super().__init__(
+            f"environment = {environment!r} is asked for ({where}), and this version runs code in the local sandbox "
+            'only. Nothing was run. Set environment = "local" there, or leave it out.'
+        )
 
 
 class TooManyWait(DoorError):

@@ -81,8 +81,8 @@ class AddressUnusable(DoorError):
         self.host, self.port = host, port
         super().__init__(
             f"The server cannot listen on {host}, port {port}: {problem.strerror or problem}. Nothing is served. "
-            "Choose another address with host and port in [http] of the user's rlm.toml, or RLM_HTTP_PORT=0 for "
-            "any port that is free."
+            "Choose another address with --host and --port, or with host and port in [http] of the user's rlm.toml; "
+            "port 0 is any that is free."
         )
 
 

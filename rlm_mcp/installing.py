@@ -22,6 +22,7 @@ from .clients import Client, Machine, Scope
 from .errors import DoorError
 from .json_text import object_of
 from .launching import command_here, passing
+from .narrowing import inside
 
 Action: TypeAlias = Literal["add", "replace", "remove", "none", "refused"]
 
@@ -96,6 +97,9 @@ def plan_for(client: Client, scope: Scope, wanted: Wanted, machine: Machine) -> 
 
 
 def _planned(client: Client, scope: Scope, wanted: Wanted, machine: Machine) -> Plan:
+    if scope == "project" and not inside(client.files[scope], [machine.folder]):
+        why = "is a link that leads out of the project"
+        raise FileTrouble(client.files[scope], why, "Put a file of the project's own there.")
     file, path = client_files.read(client.files[scope]), (*client.path[scope], wanted.name)
     there = _there(json_text.parse(file.text), path)
     command = command_here(machine, wanted.arguments, shared=scope == "project")

@@ -49,6 +49,10 @@ def parse(text: str) -> dict[str, Any]:
         raise NotEditable(why + hint) from problem
     except RecursionError as problem:
         raise NotEditable("is nested too deep") from problem
+    except NotEditable:
+        raise
+    except ValueError as problem:
+        raise NotEditable("holds a number too long to be read") from problem
     if not isinstance(value, dict):
         raise NotEditable("holds no JSON object")
     return object_of(value)

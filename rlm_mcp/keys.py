@@ -37,7 +37,18 @@ _SWITCH = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _UNITS = ((1024 * GIB, "t"), (GIB, "g"), (MIB, "m"), (KIB, "k"))
-_SHORT_FLAGS = {"sandbox.memory_bytes": "--memory", "sandbox.wall_seconds": "--timeout"}
+_FLAGS = {
+    "project": "--project",
+    "sandbox.files": "--files",
+    "sandbox.network": "--network",
+    "sandbox.python": "--python",
+    "sandbox.wall_seconds": "--timeout",
+    "sandbox.memory_bytes": "--memory",
+    "sessions.state_dir": "--state-dir",
+    "sessions.durable": "--durable",
+    "http.host": "--host",
+    "http.port": "--port",
+}
 _PUNCTUATION = str.maketrans("", "", "_-.")
 _LONGEST_SHOWN = 60
 
@@ -74,7 +85,7 @@ class Key:
     @property
     def flag(self) -> str:
         """Return the flag that sets this."""
-        return _SHORT_FLAGS.get(self.dotted) or "--" + self.name.replace("_", "-")
+        return _FLAGS.get(self.dotted) or f"--set {self.dotted}"
 
     @property
     def secret(self) -> bool:

@@ -31,10 +31,20 @@ def command_here(machine: Machine, arguments: Sequence[str] = (), *, shared: boo
     return (*start, "serve", *arguments)
 
 
+def typed_here(machine: Machine) -> tuple[str, ...]:
+    """Return how this program is called at this machine's terminal."""
+    if passing():
+        program, *rest = command_here(machine)[:-1]
+        return (Path(program).name if machine.program(Path(program).stem) else program, *rest)
+    return (PACKAGE,) if machine.program(PACKAGE) else installed()
+
+
 def uvx_of(machine: Machine) -> Path | None:
     """Return the absolute path of uvx: from the PATH, or from where its installers put it."""
     name = "uvx.exe" if machine.system == "win32" else "uvx"
+    of_uv = machine.environment.get("UV", "-")  # uv tells those whom it starts where it is
     usual = (
+        Path(of_uv).with_name(name),
         machine.home / ".local" / "bin" / name,
         machine.home / ".cargo" / "bin" / name,
         Path("/opt/homebrew/bin/uvx"),

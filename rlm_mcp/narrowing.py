@@ -60,7 +60,10 @@ def narrows(key: Key, value: Any, without: Mapping[str, Any], folder: Path) -> b
 
 def inside(path: Path, folders: Iterable[Path]) -> bool:
     """Return whether a path lies in one of the folders, with all links followed."""
-    real = Path(os.path.realpath(path))
+    try:
+        real = Path(os.path.realpath(path))
+    except (OSError, ValueError):  # a link in /proc to what belongs to somebody else, or no path at all
+        return False
     return any(real.is_relative_to(os.path.realpath(each)) for each in folders)
 
 

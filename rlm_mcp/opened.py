@@ -5,6 +5,7 @@ It ends in the other order than it began: sessions, then who writes them down, t
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_TENANTS = 100
 _UNUSED_SECONDS = 600.0
+_FILES_OF_A_SESSION, _OTHER_FILES = 10, 300  # one that is asleep has half of that
+_FEWEST_SESSIONS = 8
 
 T = TypeVar("T")
 
@@ -80,6 +83,17 @@ class Opened:
             return found
         async with self._opening:
             return await self._sandbox(python)
+
+    async def make_room(self) -> None:
+        """Let go of the sessions that were used longest ago, where there are not files enough for another one."""
+        found = [(info, held.manager) for held in self._held.values() for info in held.manager.sessions()]
+        found.sort(key=lambda each: each[0].used_at)
+        for info, manager in found[: max(0, len(found) + 1 - _most_sessions())]:
+            session = manager.found(info.project.key)
+            if session is None or session.claimed is None or info.waiting:
+                continue
+            if await session.sleep():
+                await manager.close(info.project)
 
     def close(self) -> None:
         """Have all of it ended."""
@@ -162,3 +176,13 @@ class Opened:
             with anyio.CancelScope(shield=True):
                 for ended in list(self._ends_of_managers):
                     await ended.wait()
+
+
+def _most_sessions() -> int:
+    """Return for how many sessions this process may have files open, whoever has them."""
+    if sys.platform == "win32":
+        return 1000
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_FEWEST_SESSIONS, (files - _OTHER_FILES) // _FILES_OF_A_SESSION)

@@ -39,7 +39,7 @@ from .prompts import get_prompt, list_prompts
 from .resources import Resources
 from .roots import roots_of
 from .tenants import Tenant
-from .texts import plain
+from .texts import of_problem, plain
 from .tools import Tools
 
 _log = logging.getLogger(__name__)
@@ -207,4 +207,4 @@ def _failed(problem: Exception) -> CallToolResult:
     else:
         _log.error("A tool failed in a way that nobody foresaw.", exc_info=problem)
         said = f"The server failed ({type(problem).__name__}); its log on stderr tells more. The session goes on."
-    return CallToolResult(content=[TextContent(text=said)], is_error=True)
+    return CallToolResult(content=[TextContent(text=of_problem(said))], is_error=True)

@@ -6,6 +6,7 @@ A session that is asleep is told of from what is on disk. Nothing here wakes one
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -143,10 +144,10 @@ class SessionFamily:
 async def projects_like(app: App, tenant: Tenant, value: str) -> list[str]:
     """Return the names of projects that begin with `value`; the key where a name is not the only one of its kind."""
     projects = sorted(await known_projects(app, tenant), key=lambda known: -known.last_used)
-    names = [known.name.casefold() for known in projects]
+    names = Counter(known.name.casefold() for known in projects)
     wanted = value.casefold()
     return [
-        known.name if names.count(known.name.casefold()) == 1 else known.key
+        known.name if names[known.name.casefold()] == 1 else known.key
         for known in projects
         if known.name.casefold().startswith(wanted) or known.key.startswith(wanted)
     ]

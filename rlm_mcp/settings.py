@@ -142,7 +142,7 @@ class SessionsSection(Section):
     """How much may be kept of one tenant's projects; the least recently used go first."""
     state_bytes: Bytes = Field(default=4 * GIB, ge=MIB, le=2**53)
     """How large the state of one session may be to be kept."""
-    shown_characters: int = Field(default=20_000, ge=500, le=100_000)
+    shown_characters: int = Field(default=20_000, ge=500, le=40_000)
     """How much of what a cell printed is shown; the whole stays readable."""
 
 

@@ -52,7 +52,7 @@ class SettingsError(DoorError):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from; `where` is "/a/rlm.toml:3", "RLM_MODEL", "--model", or nothing for a default."""
+    """Where a value came from; `where` is "/a/rlm.toml:3", "RLM_MODEL", "--host", or nothing for a default."""
 
     source: Source
     where: str = ""
@@ -102,7 +102,7 @@ class _Kept:
     folders: tuple[str, ...]
 
     def holds(self, stamp: _Stamp) -> bool:
-        return self.stamp == stamp and all(os.path.realpath(folder) == folder for folder in self.folders)
+        return self.stamp == stamp and all(_leads_to_itself(folder) for folder in self.folders)
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class _Reading:
             if name in SECTIONS and isinstance(value, dict):
                 yield from self._section(document, name, cast("dict[str, object]", value))
             elif name in SECTIONS:
-                self._problem(where, f"[{name}] = {show(value)}: it must be a table.")
+                self._problem(where, f"[{name}] must be a table.")  # in what it is there may be secrets
             elif name in KEYS:
                 yield KEYS[name], value, where
             else:
@@ -334,7 +334,7 @@ class _Reading:
         for name, value in self._sources.flags.items():
             key = _key_of_flag(name)
             if key is None:
-                self._problem("flags", no_such_flag(name))
+                self._problem("--set", no_such_flag(name))
             elif value is not None:
                 self._read(layer, key, value, Origin("flag", key.flag))
         return layer
@@ -405,6 +405,13 @@ def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except (OSError, ValueError):
+        return False
+
+
+def _leads_to_itself(folder: str) -> bool:
+    try:
+        return os.path.realpath(folder) == folder
+    except OSError:
         return False
 
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from mcp_types import ContentBlock, ImageContent, ResourceLink, TextContent
 
 if TYPE_CHECKING:
-    from rlm_sessions import CellError, CellResult, Display, Loaded, SessionInfo, Variable
+    from rlm_sessions import CellError, CellResult, Loaded, SessionInfo, Variable
 
 MOST_CHARACTERS = 45_000  # beyond this Claude Code puts a file in place of the text
-MOST_VALUE, MOST_TRACEBACK, MOST_NOTES = 10_000, 8_000, 4_000
+MOST_VALUE, MOST_TRACEBACK, MOST_NOTES, MOST_PROBLEM = 10_000, 8_000, 4_000, 4_000
 MOST_IMAGES, MOST_IMAGE_BYTES = 5, 4 * 1024 * 1024
-_MOST_NAMES = 30
+_MOST_NAMES, _MOST_NAME = 30, 100
 _MOST_VARIABLES = 200
+_LEAST_ROOM = 1000  # for less of a text than that it is not worth to be cut
+_MOST_DISPLAYS = 20  # that come of one cell
+_MARK = 50  # the line in place of a middle that is left out takes less
 _WORTH_TELLING_SECONDS = 1.0
 _OURS = re.compile(
     r"\brlm_guest(?:\.\w+)*\.(?=\w+:)"
@@ -25,12 +28,17 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@
 
 
 def shorten(text: str, keep: int) -> str:
-    """Return `text` with its middle left out where it is longer than `keep`."""
+    """Return `text` with its middle left out where it is longer than `keep`, which is 100 or more."""
     if len(text) <= keep:
         return text
     from rlm_sessions import shorten as cut
 
-    return cut(text, keep=keep)
+    return cut(text, keep=keep - _MARK)
+
+
+def of_problem(problem: str) -> str:
+    """Return what went wrong, within bounds: what somebody asked for may be in it."""
+    return shorten(plain(problem), MOST_PROBLEM)
 
 
 def plain(text: str) -> str:
@@ -43,16 +51,18 @@ def plain(text: str) -> str:
 def of_cell(result: CellResult, notes: Sequence[str] = ()) -> list[ContentBlock]:
     """Return what came of a cell: its output, value, error and figures, and what else there is to know."""
     parts = [plain(result.output).rstrip("\n")]
-    parts += [shorten(plain(shown.data.decode("utf-8", "replace")), MOST_VALUE) for shown in _texts(result)]
+    parts += _shown_texts(result)
     if result.value is not None:
-        parts.append(shorten(plain(result.value), MOST_VALUE))
+        parts += _value(plain(result.value))
     if result.error is not None:
         parts.append(of_error(result.error))
     if result.exit_code is not None:
-        parts.append(f"[the cell ended itself: exit({result.exit_code})]")
+        parts.append(f"[the cell ended itself: exit({shorten(plain(result.exit_code), 200)})]")
     parts += _facts(result)
-    parts += of_notes([*notes, *result.notes])
     images, links = _pictures(result)
+    if missing := _count_of_images(result) - len(images) - len(links):
+        parts.append(f"[{missing} figures are left out; show fewer at once]")
+    parts += of_notes([*notes, *result.notes])
     text = "\n".join(part for part in parts if part)
     return [TextContent(text=shorten(text, MOST_CHARACTERS)), *images, *links]
 
@@ -62,7 +72,7 @@ def of_error(error: CellError) -> str:
     message = plain(error.message)
     if error.limit == "wall_seconds":
         message = message.replace("wall_seconds", "timeout_s")  # as the argument is called that sets it
-    said = f"{error.name}: {message}" if message else error.name
+    said = f"{plain(error.name)}: {message}" if message else plain(error.name)
     if not error.traceback:
         return said
     traceback = shorten(_OURS.sub("", plain(error.traceback)).rstrip("\n"), MOST_TRACEBACK)
@@ -79,6 +89,8 @@ def _facts(result: CellResult) -> list[str]:
     facts: list[str] = []
     if not (result.output or result.value is not None or result.error or result.displays):
         facts.append("[no output]")
+    if len(result.displays) >= _MOST_DISPLAYS:
+        facts.append(f"[a cell shows {_MOST_DISPLAYS} figures at most; any after these were dropped]")
     if result.left_out:
         where = f"; all of it: rlm://outputs/{result.output_id}" if result.output_id else ""
         facts.append(f"[{result.left_out} of {result.output_characters} printed characters left out{where}]")
@@ -92,12 +104,35 @@ def _facts(result: CellResult) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(map(plain, names[:_MOST_NAMES])) + more
+    more = f" and at least {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(plain(name)[:_MOST_NAME] for name in names[:_MOST_NAMES]) + more
 
 
-def _texts(result: CellResult) -> list[Display]:
-    return [shown for shown in result.displays if shown.mime.startswith("text/")]
+def _value(value: str) -> list[str]:
+    """Return the value of the last expression, and how to see the rest of it."""
+    if len(value) <= MOST_VALUE:
+        return [value]
+    return [shorten(value, MOST_VALUE), "[the value is cut; it is in the variable _]"]
+
+
+def _shown_texts(result: CellResult) -> list[str]:
+    """Return the texts that code has shown, all of them together within the bounds of one value."""
+    said, room = list[str](), MOST_VALUE
+    for shown in (each for each in result.displays if each.mime.startswith("text/")):
+        text = plain(shown.data.decode("utf-8", "replace"))
+        where = f"; all of it: rlm://outputs/{shown.id}" if shown.id is not None else ""
+        if len(text) <= room:
+            said.append(text)
+        elif room >= _LEAST_ROOM:
+            said += [shorten(text, room), f"[a text of {len(text)} characters is cut{where}]"]
+        else:
+            said.append(f"[a text of {len(text)} characters is left out{where}]")
+        room = max(0, room - len(text))
+    return said
+
+
+def _count_of_images(result: CellResult) -> int:
+    return sum(shown.mime.startswith("image/") for shown in result.displays)
 
 
 def _pictures(result: CellResult) -> tuple[list[ContentBlock], list[ContentBlock]]:
@@ -123,7 +158,8 @@ def of_variables(variables: Sequence[Variable], info: SessionInfo) -> str:
     lines = [_of_variable(variable) for variable in variables[:_MOST_VARIABLES]]
     if len(variables) > _MOST_VARIABLES:
         lines.append(
-            f"[{len(variables) - _MOST_VARIABLES} more variables are not listed; ask for them by names]"
+            f"[{len(variables) - _MOST_VARIABLES} more variables are not listed: execute_python with dir() names all, "
+            "get_repl_context(names=[...]) shows values]"
         )
     if not variables:
         lines.append("[no variables]")

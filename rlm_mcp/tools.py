@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +14,8 @@ from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnot
 from . import texts
 from .app import App, Change
 from .arguments import Arguments, ClearContext, ExecutePython, GetContext, SetContext, parse, schema_of
-from .errors import FileNotAllowed, TooManyWait
+from .errors import FileNotAllowed, PartlySet, TooManyWait
+from .narrowing import inside
 from .tenants import Tenant
 
 if TYPE_CHECKING:
@@ -70,13 +72,18 @@ class Doorway:
 
 async def _execute(app: App, asker: Asker, project: Project, given: ExecutePython) -> CallToolResult:
     session = await app.session(asker.tenant, project)
-    info = session.info()
-    if info.waiting >= MOST_WAITING:
-        raise TooManyWait(info.waiting, str(info))
+    _check_room(session)
     result = await _run(app, session, asker, given)
     notes = await app.first_notes(asker.tenant, project)
     await _tell_changes(app, asker.tenant, session, listed=bool(result.output_id or result.displays))
     return CallToolResult(content=texts.of_cell(result, notes), is_error=result.error is not None)
+
+
+def _check_room(session: ProjectSession) -> None:
+    """Raise `TooManyWait` if another call would be one too many in line."""
+    info = session.info()
+    if info.waiting >= MOST_WAITING:
+        raise TooManyWait(info.waiting, str(info))
 
 
 async def _run(app: App, session: ProjectSession, asker: Asker, given: ExecutePython) -> CellResult:
@@ -98,6 +105,12 @@ async def _get(app: App, asker: Asker, project: Project, given: GetContext) -> l
     if given.names:
         shown = [await _value(session, name, given.max_chars) for name in given.names]
         return [_text(texts.shorten("\n".join(shown), texts.MOST_CHARACTERS))]
+    if session.waking or (
+        session.busy and not session.awake
+    ):  # to list them would wait for the call that wakes it
+        return [
+            _text(f"[The session is waking up; its variables can be listed in a moment. {session.info()}]")
+        ]
     variables = await session.variables()
     notes = texts.of_notes(await app.first_notes(asker.tenant, project))
     return [_text("\n".join([texts.of_variables(variables, session.info()), *notes]))]
@@ -130,42 +143,84 @@ async def _set(app: App, asker: Asker, project: Project, given: SetContext) -> l
     if not given.values and not given.files:
         return [_text("Nothing to set: give `values`, or `files`.")]
     session = await app.session(asker.tenant, project)
+    _check_room(session)
     folders = await app.folders(asker.tenant, project, session.project.folder)
-    found = {name: await _files(paths, folders) for name, paths in given.files.items()}
-    said, notes = list[str](), list[str]()
-    for name, value in given.values.items():
-        notes += await session.set(name, value)
-        said.append(f"{name}: {texts.of_value(value)}")
-    for name, paths in found.items():
-        said.append(texts.of_loaded(name, await session.load(name, paths, append=given.append)))
+    files = await anyio.to_thread.run_sync(_all_files, given.files, session.project.folder, folders)
+    said, notes = await _put(session, given, files)
     await _tell_changes(app, asker.tenant, session, listed=False)
     notes += await app.first_notes(asker.tenant, project)
     return [_text("\n".join([*said, *texts.of_notes(notes)]))]
 
 
-async def _files(given: str | Sequence[str], folders: Sequence[Path]) -> Any:
-    """Return what is to be loaded: a path, several, or a pattern within the project."""
-    if isinstance(given, str) and _GLOB & set(given):
-        return given
-    return await anyio.to_thread.run_sync(_resolved, given, folders)
+async def _put(
+    session: ProjectSession, given: SetContext, files: Mapping[str, Path | list[Path]]
+) -> tuple[list[str], list[str]]:
+    """Set the variables one after another. Raise `PartlySet` if one that is not the first cannot be."""
+    from rlm_sessions import SessionError
+
+    said, notes = list[str](), list[str]()
+    try:
+        for name, value in given.values.items():
+            notes += await session.set(name, value)
+            said.append(f"{name}: {texts.of_value(value)}")
+        for name, paths in files.items():
+            said.append(texts.of_loaded(name, await session.load(name, paths, append=given.append)))
+    except SessionError as problem:
+        if not said:
+            raise
+        raise PartlySet(said, problem) from problem
+    return said, notes
 
 
-def _resolved(given: str | Sequence[str], folders: Sequence[Path]) -> Path | list[Path]:
-    if isinstance(given, str):
+def _all_files(
+    given: Mapping[str, str | list[str]], folder: Path | None, folders: Sequence[Path]
+) -> dict[str, Path | list[Path]]:
+    """Return what is to be loaded, all of it found before anything is changed."""
+    return {name: _files(paths, folder, folders) for name, paths in given.items()}
+
+
+def _files(given: str | Sequence[str], folder: Path | None, folders: Sequence[Path]) -> Path | list[Path]:
+    """Return one file for a path; several for a list, and for a pattern within the project."""
+    if isinstance(given, str) and not _is_pattern(given, folders):
         return _file(given, folders)
-    return [_file(path, folders) for path in given]
+    each = [given] if isinstance(given, str) else given
+    found = [
+        path
+        for one in each
+        for path in (_matching(one, folder, folders) if _is_pattern(one, folders) else [_file(one, folders)])
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _is_pattern(given: str, folders: Sequence[Path]) -> bool:
+    """Return whether it is no name of a file: those may have brackets in them too."""
+    if not _GLOB & set(given):
+        return False
+    return not (folders and inside(folders[0] / given, folders) and os.path.isfile(folders[0] / given))  # noqa: PTH113 -- never raises
+
+
+def _matching(pattern: str, folder: Path | None, folders: Sequence[Path]) -> Sequence[Path]:
+    from rlm_sessions import files_matching
+
+    try:
+        found = files_matching(folder if folder in folders else None, pattern)
+    except (OSError, ValueError, IndexError, NotImplementedError) as problem:
+        why = getattr(problem, "strerror", None) or f"it is no pattern ({problem})"
+        raise FileNotAllowed(pattern, why, folders) from None
+    return [found] if isinstance(found, Path) else found
 
 
 def _file(given: str, folders: Sequence[Path]) -> Path:
     """Return the real path of a file. Raise `FileNotAllowed` for one that lies elsewhere, and for none."""
     try:
-        path = (folders[0] / given if folders else Path(given)).resolve(strict=True)
+        path = folders[0] / given if folders else Path(given)
+        if not inside(path, folders):  # and whether it is there is not told
+            raise FileNotAllowed(given, "it lies outside the project", folders)
+        path = path.resolve(strict=True)
         is_file = path.is_file()
     except (OSError, ValueError, RuntimeError) as problem:
         why = getattr(problem, "strerror", None) or "it is no path"
         raise FileNotAllowed(given, str(why).lower(), folders) from None
-    if not any(path.is_relative_to(folder) for folder in folders):
-        raise FileNotAllowed(given, "it lies outside the project", folders)
     if not is_file:
         raise FileNotAllowed(
             given, 'it is no file; for a folder, give a pattern such as "folder/**/*"', folders
@@ -178,6 +233,7 @@ def _file(given: str, folders: Sequence[Path]) -> Path:
 
 async def _clear(app: App, asker: Asker, project: Project, given: ClearContext) -> list[ContentBlock]:
     session = await app.session(asker.tenant, project)
+    _check_room(session)
     if given.names is None:
         await session.reset()
         said = ["All variables are gone; the next call begins in a fresh interpreter."]
@@ -260,6 +316,9 @@ class Tools:
     def _definition(self, doorway: Doorway) -> Tool:
         sandbox = self._app.settings.sandbox
         maximum = {"timeout_s": sandbox.most_seconds} if doorway.takes is ExecutePython else None
+        hints = doorway.annotations
+        if doorway.takes is ExecutePython:
+            hints = hints.model_copy(update={"open_world_hint": sandbox.network})
         schema = schema_of(doorway.takes, maximum=maximum)
         if doorway.takes is ExecutePython:
             schema["properties"]["timeout_s"]["default"] = sandbox.wall_seconds
@@ -268,7 +327,7 @@ class Tools:
             title=doorway.title,
             description=doorway.description,
             input_schema=schema,
-            annotations=doorway.annotations,
+            annotations=hints,
             _meta={"anthropic/alwaysLoad": True} if doorway.always_loaded else None,
         )
 
@@ -305,7 +364,7 @@ class Tools:
 
 
 def _text(text: str) -> ContentBlock:
-    return TextContent(text=text)
+    return TextContent(text=texts.shorten(texts.plain(text), texts.MOST_CHARACTERS))
 
 
 async def _tell_changes(app: App, tenant: Tenant, session: ProjectSession, *, listed: bool) -> None:

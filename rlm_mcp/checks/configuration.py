@@ -42,7 +42,8 @@ def _settings(sources: Sources, project: Project, problems: tuple[str, ...], not
     files = [sources.user_file, *([project.folder / FILE_NAME] if project.folder else [])]
     there = [str(file) for file in files if file.is_file()]
     variables = sorted(name for name in sources.environment if name.startswith("RLM_"))
-    found = ", ".join([*there, *variables]) or f"defaults only (no {files[0]})"
+    found = ", ".join([*there, *variables])
+    found = f"from {found}" if found else f"defaults only (no {files[0]})"
     more = {"files": there, "variables": variables}
     if problems:
         fix = "Correct it; `rlm-mcp config show` lists all settings and where each comes from."

@@ -24,8 +24,8 @@ async def docker(case: Case) -> list[Check]:
     fix = ""
     if case.settings.rlm.environment == "docker":
         state, fix = (
-            "warn",
-            'Set environment = "local" in [rlm]: sessions run in the local jail in this version.',
+            "fail",
+            'Set environment = "local" in [rlm]: this version has no Docker sandbox, and runs no code elsewhere.',
         )
     return [Check("Docker", state, found, fix)]
 

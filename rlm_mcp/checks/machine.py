@@ -99,7 +99,8 @@ def state(case: Case) -> list[Check]:
     kept, most = Places(root).kept(), case.settings.sessions.kept_bytes
     used = sum(each.bytes for each in kept)
     more = {"folder": str(root), "free_bytes": free, "kept_bytes": used, "projects": len(kept)}
-    found = f"{root}: {_size(used)} kept of {len(kept)} projects (at most {_size(most)}), {_size(free)} free"
+    projects = f"{len(kept)} project{'' if len(kept) == 1 else 's'}"
+    found = f"{root}: {_size(used)} kept of {projects} (at most {_size(most)}), {_size(free)} free"
     if free < _LITTLE_SPACE:
         fix = "Free some space, or remove what is not needed: `rlm-mcp sessions` lists what is kept."
         return [Check("State", "warn", found, fix, more)]

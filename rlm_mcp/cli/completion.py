@@ -77,8 +77,17 @@ def add_to(commands: Any) -> None:
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
     )
-    parser.add_argument("shell", choices=(*_SCRIPTS, "words"), metavar="{bash,zsh,fish}", help="your shell")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("shell", choices=_Shells(_SCRIPTS), metavar="{bash,zsh,fish}", help="your shell")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS).required = False
+
+
+class _Shells(tuple[str, ...]):
+    """The shells there are, and unseen among them the word by which a script asks."""
+
+    __slots__ = ()
+
+    def __contains__(self, word: object) -> bool:
+        return word == "words" or super().__contains__(word)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,7 +150,7 @@ def _said_of(parser: Parser) -> str:
 
 def _values_of(action: argparse.Action) -> Iterable[tuple[str, str]]:
     if action.choices is not None:
-        yield from ((str(choice), "") for choice in action.choices if choice != "words")
+        yield from ((str(choice), "") for choice in action.choices)
     elif action.metavar == "PROJECT" or "--project" in action.option_strings:
         yield from _projects()
         yield _FILES

@@ -41,7 +41,7 @@ def add_to(commands: Any) -> None:
     show.add_argument("--all", action="store_true", help="show also what is as by default")
     below.add_parser("path", help="print where your own settings are")
     trust = below.add_parser("trust", help="allow what a project's rlm.toml asks for")
-    trust.add_argument("--yes", action="store_true", help="do not ask")
+    trust.add_argument("-y", "--yes", action="store_true", help="do not ask")
     distrust = below.add_parser("distrust", help="allow it no more")
     for each in (trust, distrust):
         each.add_argument(

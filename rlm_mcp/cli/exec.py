@@ -6,6 +6,7 @@ import argparse
 import base64
 import io
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -51,6 +52,9 @@ exit codes: 0 done, 1 the code failed, 4 it reached a limit, 124 it ran out of t
 _WAITING_SECONDS, _TELL_AFTER = 0.25, 4
 _PROBLEM_CODES = {"interrupted": INTERRUPTED, "busy": LIMIT, "sandbox": UNAVAILABLE, "too_long": USAGE}
 _USUAL = "The session is back from disk"  # as it is each time, where no server holds it
+_OF_CALLS = re.compile(r"Pass a larger timeout_s .*? in one call\. ?")  # said to clients, who have no flags
+_OURS = re.compile(r"\brlm_guest(?:\.\w+)*\.(?=\w+:)")  # where our own exceptions are defined
+_WAYS_OUT = {"memory_bytes": "--memory SIZE allows more.", "files": "--files write allows it."}
 _SUFFIXES = {"image/png": ".png", "image/svg+xml": ".svg", "image/jpeg": ".jpg", "image/gif": ".gif"}
 
 
@@ -295,7 +299,9 @@ class Telling:
 
     def end(self, facts: dict[str, Any]) -> int:
         """Print the rest, and return the exit code."""
-        displays, failure = facts.pop("displays"), _failure_of(facts)
+        if facts["error"] is not None:
+            facts["error"] = _for_people(facts["error"])
+        displays, failure = facts.pop("displays"), _failure_of(facts, in_server=self.through is not None)
         pictures = [shown for shown in displays if shown["mime"].startswith("image/")]
         texts = [_text_of(shown) for shown in displays if shown["mime"].startswith("text/")]
         figures = [str(path) for path in self._save(pictures)]
@@ -371,10 +377,19 @@ def _of_error(error: dict[str, Any]) -> str:
     if not error["traceback"]:
         return said
     traceback = str(error["traceback"]).rstrip("\n")
-    return f"{traceback}\n{said}" if error["limit"] else traceback
+    if not error["limit"]:
+        return traceback
+    before, newline, last = traceback.rpartition("\n")
+    return f"{before if said.startswith(last) else traceback}{newline}{said}"
 
 
-def _failure_of(facts: dict[str, Any]) -> CommandFailed | None:
+def _for_people(error: dict[str, Any]) -> dict[str, Any]:
+    """Return an error of a cell as it is told at a terminal, where other ways out exist than for a client."""
+    traceback = error["traceback"] and _OURS.sub("", error["traceback"])
+    return {**error, "message": _OF_CALLS.sub("", error["message"]), "traceback": traceback}
+
+
+def _failure_of(facts: dict[str, Any], *, in_server: bool) -> CommandFailed | None:
     error, exit_ = facts["error"], facts["exit_code"]
     if error is not None:
         limit = error["limit"]
@@ -383,7 +398,8 @@ def _failure_of(facts: dict[str, Any]) -> CommandFailed | None:
             code, exit_code = "timeout", TIMEOUT
         if error["name"] == "KeyboardInterrupt":
             code, exit_code = "interrupted", INTERRUPTED
-        hint = "--timeout SECONDS gives more time." if code == "timeout" else ""
+        hint = "" if in_server else _WAYS_OUT.get(limit or "", "")
+        hint = "--timeout SECONDS gives more time." if code == "timeout" else hint
         return CommandFailed(
             f"{error['name']}: {error['message']}", hint=hint, code=code, exit_code=exit_code
         )

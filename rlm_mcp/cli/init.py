@@ -97,7 +97,7 @@ def add_to(commands: Any) -> None:
         "--dry-run", action="store_true", help="show what would be written, and write nothing"
     )
     parser.add_argument(
-        "--yes", action="store_true", help="do not ask before a file that is there is changed"
+        "-y", "--yes", action="store_true", help="do not ask before a file that is there is changed"
     )
 
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.mcp_json:
         plans.append(_plan_mcp_json(folder, force=args.force))
     for plan in plans:
-        _show(out, plan)
+        _show(out, plan, whole=args.dry_run)
     if not args.dry_run:
         if any(plan.action in ("change", "replace") for plan in plans):
             agree(out, "Do this?", yes=args.yes)
@@ -220,10 +220,13 @@ def _diff(path: Path, before: str, after: str) -> str:
 # ---- doing
 
 
-def _show(out: Out, plan: _Plan) -> None:
+def _show(out: Out, plan: _Plan, *, whole: bool) -> None:
+    """Say what is to become of a file; all of one that is new only if nothing is to be written."""
     if plan.action == "none":
         kept = "" if plan.text == template() or plan.file.path.name == _MCP_JSON else " (--force replaces it)"
         out.say(f"{plan.file.path} is there already, and stays as it is{kept}.")
+        return
+    if plan.action == "create" and not whole:
         return
     out.say(out.style(f"{plan.action} {plan.file.path}", "bold"))
     for line in plan.diff.splitlines():

@@ -60,7 +60,7 @@ def add_to(commands: Any) -> None:
         help="a variable to hand on, by name; may be repeated",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("--force", action="store_true", help="replace an entry of this name that differs")
     parser.add_argument("--remove", action="store_true", help="take the entry out")
     add_sandbox_settings(parser)

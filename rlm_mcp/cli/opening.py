@@ -26,7 +26,7 @@ class Taken(CommandFailed):
         who = f"Process {pid}" if pid is not None else "Another process"
         super().__init__(
             f"{who} has the project {project.name!r} open, and cannot be asked to let others in.",
-            hint="End that process, or wait until it is done.",
+            hint="Wait until it is done, or end it. If it is another `rlm-mcp exec`, Ctrl-C there interrupts its code.",
             code="in_use",
             exit_code=FAILED,
         )

@@ -163,8 +163,10 @@ def _known() -> Iterator[tuple[type[BaseException], str, int]]:
     import rlm_sandboxes
     import rlm_sessions
 
+    from ..errors import EnvironmentMissing
     from ..sources import SettingsError
 
+    yield EnvironmentMissing, "configuration", CONFIGURATION
     yield SettingsError, "configuration", CONFIGURATION
     yield rlm_sandboxes.LimitsInvalid, "configuration", CONFIGURATION
     yield rlm_sessions.ProjectError, "project", USAGE

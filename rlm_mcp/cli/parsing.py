@@ -94,6 +94,7 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     _collected.clear()
     known, unknown = parser.parse_known_args(words)
     args = argparse.Namespace(**{**COMMON, **vars(known)})
+    args.project = _meant(args.project)
     if unknown:
         chosen = _chosen(parser, args)
         flags = [word for word in unknown if word.startswith("-")]
@@ -101,6 +102,11 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
         what = "flag" if flags else "argument"
         raise WrongUsage(chosen, f"there is no {what} {wrong!r} here", _nearest(wrong, chosen.flags()))
     return args
+
+
+def _meant(project: str) -> str:
+    """Return a project as it was typed; a folder that is there, and has a slash in it, by its whole path."""
+    return absolute(project) if "/" in project and Path(project).is_dir() else project
 
 
 def _chosen(parser: Parser, args: argparse.Namespace) -> Parser:

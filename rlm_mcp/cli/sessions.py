@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,12 +124,15 @@ def known(ground: Ground) -> list[Known]:
     from .visiting import owner_of
 
     found = {each.key: _of_kept(each) for each in Places(ground.root).kept()}
-    for pid, session in _open(ground.root):
-        each = found.setdefault(session["key"], Known(session["key"], session["name"], session["folder"]))
-        each.pid, each.session = pid, session
+    answers = _answers(ground.root)
+    for pid, sessions in answers.items():
+        for session in sessions:
+            each = found.setdefault(session["key"], Known(session["key"], session["name"], session["folder"]))
+            each.pid, each.session = pid, session
     for each in found.values():
         owner = owner_of(ground.root, each.key) if each.pid is None else None
-        each.pid = owner.pid if owner is not None else each.pid
+        if owner is not None and owner.pid not in answers:  # a server that answers would have named it
+            each.pid = owner.pid
     return list(found.values())
 
 
@@ -136,16 +140,16 @@ def _of_kept(kept: KeptProject) -> Known:
     return Known(kept.key, kept.name, kept.folder, kept.bytes_by_kind, kept.last_used)
 
 
-def _open(root: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+def _answers(root: Path) -> dict[int, list[dict[str, Any]]]:
+    """Return which sessions the servers say they have open, of those that answer."""
     from ..door import DoorProblem
     from .visiting import NobodyThere, ask, doors
 
+    told: dict[int, list[dict[str, Any]]] = {}
     for pid in doors(root):
-        try:
-            for session in ask(root, pid, "sessions"):
-                yield pid, session
-        except (NobodyThere, DoorProblem):
-            continue
+        with contextlib.suppress(NobodyThere, DoorProblem):
+            told[pid] = ask(root, pid, "sessions")
+    return told
 
 
 def chosen(ground: Ground, args: argparse.Namespace) -> Known:
@@ -196,7 +200,7 @@ def _list(args: argparse.Namespace, out: Out, ground: Ground) -> int:
         )
         for each in every
     ]
-    out.table(rows, heads=("PROJECT", "STATE", "SERVER", "KEPT", "LAST USED", "FOLDER"))
+    out.table(rows, heads=("PROJECT", "STATE", "PROCESS", "KEPT", "LAST USED", "FOLDER"))
     if not every:
         out.talk("There are no sessions yet. `rlm-mcp exec CODE` makes one, and so does any MCP client.")
     return OK
@@ -231,7 +235,8 @@ def _show(args: argparse.Namespace, out: Out, ground: Ground) -> int:
     out.data({**project.facts(), **seen, "cells": cells, "problem": problem or None})
     bold = "bold"
     out.say(f"{out.style(visible(project.name), bold)}  {visible(project.folder or '(no folder)')}")
-    server = f" in the server with process {project.pid}" if project.pid is not None else ""
+    where = "the server with process" if project.session is not None else "process"
+    server = f" in {where} {project.pid}" if project.pid is not None else ""
     out.say(
         f"key {project.key}, {_doing(project)}{server}, {_kept(project)} kept, last used {_when(project)}"
     )
@@ -308,22 +313,33 @@ async def _forget(app: Any, session: Any) -> bool:
 
 
 def _interrupt(args: argparse.Namespace, out: Out, ground: Ground) -> int:
-    project = chosen(ground, args)
+    project = _reachable(ground, args)
     interrupted = project.session is not None and _ask(ground, project, "interrupt")
     out.data({"key": project.key, "interrupted": bool(interrupted)})
-    said = "is interrupted; the session keeps its variables" if interrupted else "does not run"
-    out.say(f"A cell of {visible(project.name)} {said}.")
+    name = visible(project.name)
+    if interrupted:
+        out.say(f"The cell of {name} is interrupted; the session keeps its variables.")
+    else:
+        out.say(f"No cell of {name} is running.")
     return OK
 
 
 def _close(args: argparse.Namespace, out: Out, ground: Ground) -> int:
-    project = chosen(ground, args)
+    project = _reachable(ground, args)
     closed = project.session is not None and _ask(ground, project, "close")
     out.data({"key": project.key, "closed": bool(closed)})
-    out.say(
-        f"{visible(project.name)} {'is closed' if closed else 'was not open in a server that can be asked'}."
-    )
+    out.say(f"{visible(project.name)} {'is closed' if closed else 'is not open in any server'}.")
     return OK
+
+
+def _reachable(ground: Ground, args: argparse.Namespace) -> Known:
+    """Return the project that is meant. Raise `Taken` if a process has it open that cannot be asked."""
+    from .opening import Taken
+
+    project = chosen(ground, args)
+    if project.pid is not None and project.session is None:
+        raise Taken(_project_of(project), project.pid)
+    return project
 
 
 def _ask(ground: Ground, project: Known, do: str) -> Any:

@@ -10,10 +10,12 @@ from .output import OK, Out
 
 def welcome(out: Out) -> int:
     """Say what this is, how to add it to a client, and what commands there are."""
-    from ..launching import installed
+    from ..clients import Machine
+    from ..launching import command_here, typed_here
     from .main import COMMANDS, DOCUMENTATION, version
 
-    program, *arguments = (*installed(), "serve")
+    machine = Machine.here()
+    program, *arguments = command_here(machine)
     entry = json.dumps({"command": program, "args": arguments})
     bold = "bold"
     out.say(f"{out.style('rlm-mcp', bold)} {version()}: a Python that a model can use")
@@ -30,7 +32,7 @@ def welcome(out: Out) -> int:
     )
     out.say(f'  "rlm": {entry}')
     out.say(out.style("Or have it done", bold))
-    out.say("  rlm-mcp install")
+    out.say(f"  {shlex.join([*typed_here(machine), 'install'])}")
     out.say()
     out.say(out.style("Commands", bold))
     for each in COMMANDS:

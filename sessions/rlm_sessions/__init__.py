@@ -9,6 +9,7 @@ from .errors import (
     VariableError,
     VariableNotFound,
 )
+from .files_named import matching as files_matching
 from .journal import Journal, JournalUnwritable
 from .journal import Page as JournalPage
 from .keeping.keepers import Keepers, open_keepers
@@ -68,6 +69,7 @@ __all__ = [
     "VariableError",
     "VariableNotFound",
     "default_root",
+    "files_matching",
     "guest_program",
     "identify",
     "is_key",

@@ -219,6 +219,9 @@ class Manager:
         """Remove now and then what is kept of projects that nobody used for long, or beyond the quota."""
         await anyio.sleep(_FIRST_MOMENTS_SECONDS)  # when many are opened, and being made
         while True:
+            for key in [key for key, door in self._doors.items() if not door.locked()]:
+                if key not in self._sessions:
+                    del self._doors[key]
             keep = {*self._sessions, *self._doors}
             try:
                 await anyio.to_thread.run_sync(self.places.make_room, self._household.kept_bytes, keep)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 from mcp import Client
 
 from rlm_mcp import texts
-from rlm_mcp.app import App
+from rlm_mcp.app import App, Surroundings, open_app
+from rlm_mcp.arguments import SetContext, parse
+from rlm_mcp.errors import ArgumentsWrong
 from rlm_mcp.server import INSTRUCTIONS, make_server
+from rlm_mcp.sources import Sources
+from rlm_mcp.tenants import OWNER
 
 from .conftest import Caller, text_of
 
@@ -239,6 +245,61 @@ async def test_more_calls_than_may_wait_are_refused(call: Caller) -> None:
     assert "Wait for their answers" in refused[0]
 
 
+@pytest.mark.parametrize("tool", ["set_repl_context", "clear_repl_context"])
+async def test_no_tool_can_make_the_line_of_a_session_longer(call: Caller, tool: str) -> None:
+    said = ""
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            while "100 more wait" not in await call.said("get_repl_context"):
+                for _ in range(40):  # of which those are refused that find no room
+                    tasks.start_soon(_run_forever, call)
+                await anyio.sleep(0.05)
+            said = await call.said(tool, **({"values": {"a": 1}} if tool.startswith("set") else {}))
+            tasks.cancel_scope.cancel()
+
+    assert "wait for this session already" in said
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise SystemExit(3)",
+        "raise KeyboardInterrupt",
+        "raise GeneratorExit",
+        "import sys; sys.stdout.close()",
+        "import sys; sys.setrecursionlimit(10**6)\ndef f(): f()\nf()",
+        "class E(BaseException):\n    def __str__(self): raise self\nraise E",
+        "class V:\n    def __repr__(self): raise SystemExit\nV()",
+        "print('\\udcff' * 3, '\\0')",
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
+        "'\\0'.join('a' * 100_000)",
+    ],
+)
+async def test_nothing_that_a_cell_does_ends_the_server_or_another_session(call: Caller, code: str) -> None:
+    await call.run("kept = 1", project="another")
+    await call.said("execute_python", code=code)
+
+    assert await call.run("1 + 1") == await call.run(
+        "kept + 1", project="another"
+    ) or "note:" in await call.run("2")
+    assert await call.run("kept", project="another") == "1"
+
+
+async def test_output_of_sessions_at_work_at_the_same_time_is_not_mixed(call: Caller) -> None:
+    said = dict[str, str]()
+
+    async def work(name: str) -> None:
+        code = f"import time\nfor _ in range(200): print({name!r}); time.sleep(0.001)"
+        said[name] = await call.run(code, project=name)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for name in ("one", "two", "three"):
+                tasks.start_soon(work, name)
+
+    assert all(set(text.split("[")[0].split()) == {name} for name, text in said.items())
+
+
 # ---- arguments
 
 
@@ -247,7 +308,11 @@ async def test_more_calls_than_may_wait_are_refused(call: Caller) -> None:
     [
         ("execute_python", {"code": "1", "tmeout_s": 3}, "did you mean 'timeout_s'?"),
         ("execute_python", {}, "code: Field required"),
-        ("execute_python", {"code": "1", "timeout_s": 0}, "timeout_s: Input should be greater than 0"),
+        (
+            "execute_python",
+            {"code": "1", "timeout_s": 0},
+            "timeout_s: Input should be greater than or equal to 0.1",
+        ),
         ("execute_python", {"code": "1", "timeout_s": 10_000}, "timeout_s: 10000 is over the most allowed"),
         ("execute_python", {"code": 5}, "code: Input should be a valid string"),
         ("get_repl_context", {"max_chars": 5}, "max_chars"),
@@ -370,6 +435,76 @@ async def test_a_pattern_stays_within_the_project(call: Caller, pattern: str) ->
     assert result.is_error and "Nothing was changed" in text_of(result)
 
 
+@pytest.mark.parametrize("pattern", ["link*", "folder/*", "**/*.txt", "folder/../../*"])
+async def test_links_do_not_lead_a_pattern_out_of_the_project(call: Caller, pattern: str) -> None:
+    (call.project.parent / "elsewhere").mkdir()
+    (call.project.parent / "elsewhere" / "outside.txt").write_text("outside")
+    (call.project / "link.txt").symlink_to(call.project.parent / "elsewhere" / "outside.txt")
+    (call.project / "folder").symlink_to(call.project.parent / "elsewhere")
+    result = await call("set_repl_context", files={"stolen": pattern})
+
+    assert result.is_error and "Nothing was changed" in text_of(result)
+
+
+async def test_a_link_within_the_project_is_followed(call: Caller) -> None:
+    (call.project / "data.txt").write_text("inner")
+    (call.project / "link.txt").symlink_to("data.txt")
+    await call.said("set_repl_context", files={"one": "link.txt", "all": ["link.txt", "data.*"]})
+
+    assert await call.run("one, all") == "('inner', {'data.txt': 'inner'})"
+
+
+async def test_a_name_with_brackets_is_a_file_where_there_is_one(call: Caller) -> None:
+    (call.project / "[slug].tsx").write_text("page")
+    (call.project / "s.tsx").write_text("other")
+    await call.said("set_repl_context", files={"page": "[slug].tsx", "others": "[stu].tsx"})
+
+    assert await call.run("page, others") == "('page', {'s.tsx': 'other'})"
+
+
+async def test_paths_and_patterns_may_stand_in_one_list(call: Caller) -> None:
+    for name in ("a.py", "b.py", "c.md"):
+        (call.project / name).write_text(name)
+    await call.said("set_repl_context", files={"all": ["b.py", "*.py", "c.md"]})
+
+    assert await call.run("all") == "{'b.py': 'b.py', 'a.py': 'a.py', 'c.md': 'c.md'}"
+
+
+async def test_every_byte_of_a_file_is_kept(call: Caller) -> None:
+    (call.project / "raw").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\0d\xff\xfe\xed\xa0\x80\x1a\n\n")
+    said = await call.said("set_repl_context", files={"raw": "raw"})
+
+    assert said == "raw: 17 characters from raw"
+    assert await call.run("raw.encode('utf-8', 'surrogateescape') == open('raw', 'rb').read()") == "True"
+
+
+async def test_every_character_of_a_value_is_kept(call: Caller) -> None:
+    await call.said("set_repl_context", values={"text": "a\r\nb\rc\0\ud800\u2028\ufeff", "n": 10**30})
+
+    assert await call.run("ascii(text), n") == str((ascii("a\r\nb\rc\0\ud800\u2028\ufeff"), 10**30))
+
+
+async def test_nothing_is_set_if_one_of_the_patterns_means_no_file(call: Caller) -> None:
+    (call.project / "a.txt").write_text("a")
+    files = {"a": "a.txt", "b": "*.txt", "c": "nothing*"}
+    said = await call.said("set_repl_context", values={"v": 1}, files=files)
+
+    assert "Nothing was changed" in said
+    assert await call.said("get_repl_context") == "[no variables]"
+
+
+async def test_what_was_set_before_something_went_wrong_is_told(call: Caller) -> None:
+    (call.project / "a.txt").write_text("a")
+    await call.run("b = 1")
+    result = await call(
+        "set_repl_context", values={"v": 1}, files={"a": ["a.txt"], "b": ["a.txt"]}, append=True
+    )
+
+    said = text_of(result)
+    assert result.is_error and said.endswith("\nv: int\na: 1 characters from a.txt"), said
+    assert (await call.said("get_repl_context")).splitlines()[1:] == ["b: int, 28 B: 1", "v: int, 28 B: 1"]
+
+
 async def test_a_value_is_never_echoed(call: Caller) -> None:
     assert len(await call.said("set_repl_context", values={"big": "x" * 1_000_000})) < 100
 
@@ -409,6 +544,18 @@ async def test_looking_does_not_wait_for_a_cell(call: Caller) -> None:
     assert named.startswith("x: not shown, because") and "busy" in named
 
 
+async def test_looking_does_not_wait_for_the_cell_that_wakes_the_session(call: Caller) -> None:
+    said = list[str]()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_forever, call)
+            while not said or "while True: pass" not in said[-1]:
+                said.append(await call.said("get_repl_context"))
+            tasks.cancel_scope.cancel()
+
+    assert "busy with step" in said[-1]
+
+
 # ---- clear_repl_context
 
 
@@ -419,6 +566,13 @@ async def test_named_variables_are_deleted(call: Caller) -> None:
     assert await call.run("b") == "1"
 
 
+@pytest.mark.parametrize("tool", ["get_repl_context", "clear_repl_context"])
+async def test_a_name_that_is_megabytes_long_is_refused(call: Caller, tool: str) -> None:
+    result = await call(tool, names=["x" * 5_000_000])
+
+    assert result.is_error and "names.0" in text_of(result) and "server failed" not in text_of(result)
+
+
 async def test_clearing_all_gives_a_fresh_interpreter(call: Caller) -> None:
     await call.run("import json\njson.planted = 1\na = 1")
     await call.said("clear_repl_context")
@@ -427,7 +581,61 @@ async def test_clearing_all_gives_a_fresh_interpreter(call: Caller) -> None:
     assert await call.run("import json\nhasattr(json, 'planted')") == "False\n[set: json]"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"files": {str(number): 1 for number in range(300_000)}}, "1000 variables"),
+        ({"files": {"a": [1] * 300_000}}, "10000 paths"),
+        ({"values": {f"v{number}": 1 for number in range(300_000)}}, "1000"),
+        ({str(number): 1 for number in range(300_000)}, "300000 arguments"),
+    ],
+    ids=["variables of files", "paths", "variables", "arguments"],
+)
+def test_a_flood_of_wrong_arguments_is_refused_without_looking_at_each(
+    given: dict[str, object], told: str
+) -> None:
+    tracemalloc.start()
+    with pytest.raises(ArgumentsWrong, match=told):
+        parse(SetContext, given, tool="set_repl_context")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 20_000_000
+
+
 # ---- settings and secrets
+
+
+@pytest.mark.parametrize("place", ["state", "config"])
+async def test_no_code_runs_where_it_could_read_the_servers_own_places(
+    flags: dict[str, object], tmp_path: Path, project: Path, place: str
+) -> None:
+    flags["sessions.state_dir"] = str((project if place == "state" else tmp_path) / "state")
+    config = (project if place == "config" else tmp_path) / "config"
+    async with open_app(Sources(flags, {}, config), Surroundings(None, project)) as app:
+        async with Client(make_server(app), mode="2026-07-28") as client:
+            call = Caller(client, project)
+            refused = await call("execute_python", code="1")
+            other = await call.run("1", project="notes")
+            await anyio.to_thread.run_sync((project / "rlm.toml").write_text, '[sandbox]\nfiles = "none"\n')
+            without = await call("execute_python", code="import os\nos.listdir('.')")
+
+    assert refused.is_error and str(project / place) in text_of(refused)
+    assert other == "1"
+    assert place not in text_of(without)
+
+
+async def test_many_projects_do_not_use_up_the_files_that_the_server_may_open(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlm_mcp.opened._most_sessions", lambda: 3)
+    for number in range(8):
+        await call.run(f"x = {number}", project=f"p{number}")
+    opened = [info.project.name for info in app.managers()[OWNER].sessions()]
+    again = await call.run("x", project="p0")
+
+    assert opened == ["p7", "p6", "p5"]
+    assert again.startswith("0")
 
 
 async def test_a_wrong_file_of_the_project_is_told_to_the_model(call: Caller) -> None:

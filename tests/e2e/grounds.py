@@ -84,8 +84,13 @@ def descendants(pid: int) -> set[Running]:
 
 async def all_ended(processes: set[Running]) -> None:
     """Return when none of these processes runs any more."""
-    while processes & {running for running, _ in _processes()}:
+    while processes & running():
         await anyio.sleep(0.02)
+
+
+def running() -> set[Running]:
+    """Return all processes of this machine."""
+    return {running for running, _ in _processes()}
 
 
 def _processes() -> list[tuple[Running, int]]:

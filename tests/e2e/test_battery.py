@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -13,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from mcp.shared.exceptions import MCPDeprecationWarning
+from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp_types import (
     BlobResourceContents,
     CallToolResult,
@@ -166,6 +167,16 @@ async def test_progress_arrives_before_the_result_and_a_cancelled_cell_keeps_its
     assert _text(after).startswith("1")
 
 
+async def test_a_client_that_waits_no_longer_interrupts_its_cell_and_keeps_the_session(run: Caller) -> None:
+    await run("kept = 1")
+    arguments = {"code": "while True: pass", "project": run.project}
+    with pytest.raises(MCPError, match=r"[Tt]imed out"):
+        await run.client.call_tool("execute_python", arguments, read_timeout_seconds=1)
+    after = await run("kept")
+
+    assert _text(after).startswith("1")
+
+
 async def test_a_cell_that_takes_too_long_says_so_and_keeps_its_variables(run: Caller) -> None:
     late = await run(ENDLESS, timeout_s=0.3)
     after = await run("kept")
@@ -242,17 +253,49 @@ async def test_two_sessions_work_at_the_same_time(run: Caller) -> None:
 
 
 async def test_calls_to_one_session_queue_in_their_order(run: Caller) -> None:
-    begun = anyio.Event()
+    assert await _order_of([run] * 6) == [0, 1, 2, 3, 4, 5]
 
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "stdio"])  # where a server has one client
+async def test_clients_of_one_session_are_answered_in_the_order_in_which_they_asked(
+    way: str, grounds: Grounds
+) -> None:
+    async with (
+        WAYS[way](grounds) as connect,
+        connect(mode=ERAS["2025"]) as one,
+        connect(mode=ERAS["2026"]) as other,
+    ):
+        callers = [Caller(client, "shared") for client in (one, other, one, one, other, one)]
+
+        assert await _order_of(callers) == [0, 1, 2, 3, 4, 5]
+
+
+async def _order_of(callers: Sequence[Caller]) -> list[int]:
+    """Have callers ask one after another while a cell is at work; return in which order they had their turn."""
+    begun, waiting = anyio.Event(), anyio.CancelScope()
+
+    async def hold_up() -> None:
+        with waiting:
+            await callers[0](ENDLESS, begun=begun)
+
+    await callers[0]("order = []")
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_wait, run("import time; order = []\ntime.sleep(0.8)", begun=begun))
+        tasks.start_soon(hold_up)
         await begun.wait()
-        for number in range(5):
-            tasks.start_soon(_wait, run(f"order.append({number})"))
-            await anyio.wait_all_tasks_blocked()
-    after = await run("order")
+        for number, caller in enumerate(callers):
+            tasks.start_soon(_wait, caller(f"order.append({number})"))
+            await _in_line(callers[0], number + 1)
+        waiting.cancel()
+    after = await callers[0]("order")
+    order: list[int] = json.loads(_text(after))
+    return order
 
-    assert _text(after) == "[0, 1, 2, 3, 4]"
+
+async def _in_line(caller: Caller, count: int) -> None:
+    """Return when so many calls wait."""
+    said = ""
+    while f"; {count} more wait" not in said:
+        said = _text(await caller.client.call_tool("get_repl_context", {"project": caller.project}))
 
 
 @pytest.mark.parametrize("era", ERAS)

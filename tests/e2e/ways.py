@@ -88,7 +88,7 @@ async def serving(grounds: Grounds, transport: str) -> AsyncGenerator[str]:
     async with process, anyio.create_task_group() as tasks:
         try:
             with anyio.fail_after(30):
-                url = await tasks.start(_read_log, process)
+                url = await tasks.start(url_of, process)
             yield url
         finally:
             with anyio.CancelScope(shield=True):
@@ -106,8 +106,8 @@ async def _end(process: anyio.abc.Process) -> None:
         raise
 
 
-async def _read_log(process: anyio.abc.Process, *, task_status: anyio.abc.TaskStatus[str]) -> None:
-    """Tell the URL when it is announced, and go on reading what the server says, which would else wait."""
+async def url_of(process: anyio.abc.Process, *, task_status: anyio.abc.TaskStatus[str]) -> None:
+    """Tell the URL that a server announces, and go on reading what the server says, which would else wait."""
     assert process.stderr is not None
     said, told = "", False
     async for text in TextReceiveStream(process.stderr):

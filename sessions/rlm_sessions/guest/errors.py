@@ -58,7 +58,10 @@ def message_of(problem: BaseException) -> str:
 def _traceback(problem: BaseException, ours: str) -> str:
     try:
         told = traceback.TracebackException.from_exception(problem, limit=-200, compact=True)
+        began = any(frame.filename.startswith("<cell ") for frame in told.stack)
         _trim(told, ours)
+        if not began:  # a cell that cannot be compiled has no frames but those of the compiler
+            told.stack = traceback.StackSummary.from_list([])
         return "".join(told.format())
     except BaseException as second:
         return f"{class_name(problem)} (no traceback could be made: {class_name(second)})\n"
@@ -70,8 +73,6 @@ def _trim(told: Any, ours: str) -> None:
     own = [frame for frame in frames if not _is_installed(frame.filename)]
     if frames and own and frames[-1] is not own[-1]:
         own.append(frames[-1])
-    if not own and getattr(told, "lineno", None) is not None:  # a cell that cannot be compiled shows itself
-        frames = []
     told.stack = traceback.StackSummary.from_list(own or frames)
     for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
         if other is not None:

@@ -18,6 +18,10 @@ from rlm_mcp.door import MOST_REQUEST_BYTES, reachable
 from .programs import PATIENCE, Server, Shell
 
 _BUSY = "import time, pathlib\nprint('begun', flush=True)\ntime.sleep({})\nbusy = 'done'"
+_UNTIL_TOLD = (
+    "import os, time\nprint('begun', flush=True)\n"
+    "while not os.path.exists('go'):\n    time.sleep(0.01)\nbusy = 'done'"
+)
 
 
 def _mode(path: Path) -> int:
@@ -75,13 +79,19 @@ def test_output_comes_while_the_code_runs(shell: Shell) -> None:
 def test_a_busy_session_is_waited_for(shell: Shell) -> None:
     with shell.serving() as server:
         server.run("1")
-        server.begin(_BUSY.format(1))
-        while shell.data("sessions", "list")[0]["state"] != "busy":
-            pass
-        done = shell("exec", "busy")
+        server.begin(_UNTIL_TOLD)
+        with shell.start("exec", "busy") as program:
+            _until_somebody_waits(shell)
+            (shell.project / "go").touch()
+            printed, _ = program.communicate(timeout=PATIENCE)
         server.answer()
 
-    assert (done.returncode, done.stdout) == (0, "'done'\n")
+    assert (program.returncode, printed) == (0, "'done'\n")
+
+
+def _until_somebody_waits(shell: Shell) -> None:
+    while not any(each["session"]["waiting"] for each in shell.data("sessions", "list")):
+        pass
 
 
 def test_errors_limits_and_time_outs_have_the_same_exit_codes(shell: Shell) -> None:
@@ -112,12 +122,12 @@ def test_ctrl_c_interrupts_the_code_and_neither_session_nor_server(shell: Shell)
 def test_ctrl_c_while_waiting_does_not_touch_the_cell_of_another(shell: Shell) -> None:
     with shell.serving() as server:
         server.run("1")
-        server.begin(_BUSY.format(2))
+        server.begin(_UNTIL_TOLD)
         with shell.start("exec", "never = 1") as program:
-            while not any(each["session"]["waiting"] for each in shell.data("sessions", "list")):
-                pass
+            _until_somebody_waits(shell)
             program.send_signal(signal.SIGINT)
             program.communicate(timeout=PATIENCE)
+        (shell.project / "go").touch()
         first, second = server.answer(), server.run("busy, 'never' in globals()")
 
     assert program.returncode == 130

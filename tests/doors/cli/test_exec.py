@@ -34,6 +34,8 @@ def test_variables_stay_for_the_next_time(shell: Shell) -> None:
         ("print(", [], 1, "SyntaxError"),
         ("raise SystemExit(3)", [], 1, "exit(3)"),
         ("while True: pass", ["--timeout", "0.5"], 124, "--timeout"),
+        ("open('new', 'w')", [], 4, "--files write"),
+        ("x = bytearray(10**9)", ["--memory", "64m"], 4, "--memory"),
         ("print('x' * 9000)", ["--set", "sandbox.output_bytes=2000"], 4, "output_bytes"),
         ("1", ["--python", "no/such/python"], 5, "no/such/python"),
         ("1", ["--project", "./no-such-folder"], 2, "no such folder"),
@@ -47,6 +49,16 @@ def test_it_ends_as_its_code_does(
 
     assert done.returncode == exit_code, done
     assert said in done.stderr
+
+
+def test_what_it_says_of_an_error_is_for_a_terminal_and_said_once(shell: Shell) -> None:
+    late = shell("exec", "while True: pass", "--timeout", "0.5").stderr
+    denied = shell("exec", "open('new', 'w')").stderr
+    refused = shell("exec", "import subprocess").stderr
+
+    assert "timeout_s" not in late and "variables are kept" in late
+    assert denied.count("Read-only file system") == 1
+    assert "\nModuleRefused: " in refused and "rlm_guest" not in refused
 
 
 def test_code_comes_from_a_pipe_a_file_or_the_line(shell: Shell) -> None:
@@ -175,6 +187,16 @@ def test_the_project_is_what_the_environment_says_unless_named(shell: Shell) -> 
 
     assert done.stdout == "'notes'\n"
     assert shell("exec", "where").returncode == 1
+
+
+@pytest.mark.parametrize("named", ["./data", "sub/data", "data/"])
+def test_a_folder_that_is_there_is_the_project_if_it_has_a_slash(shell: Shell, named: str) -> None:
+    (shell.project / named).mkdir(parents=True)
+
+    folder = shell.data("exec", "--project", named, "1")["project"]["folder"]
+
+    assert folder == str((shell.project / named).resolve())
+    assert shell.data("exec", "--project", "data", "1")["project"]["folder"] is None
 
 
 def test_code_that_ends_its_process_says_so(shell: Shell) -> None:

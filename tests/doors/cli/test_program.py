@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_the_help_lists_each_command_once(shell: Shell) -> None:
         (["exec", "--set", "sandbox.network", "1"], "SECTION.KEY=VALUE"),
         (["exec", "--timeout", "soon", "1"], "soon"),
         (["sessions", "purge"], "--all"),
+        (["completion"], "required: {bash,zsh,fish}\n"),
+        (["completion", "ksh"], "(choose from 'bash', 'zsh', 'fish')"),
     ],
 )
 def test_wrong_usage_is_exit_2_and_names_what_is_right(shell: Shell, words: list[str], said: str) -> None:
@@ -158,6 +161,21 @@ def test_at_a_terminal_the_program_tells_what_it_is(shell: Shell) -> None:
     assert "mcpServers" in text
     assert all(each.name in text for each in COMMANDS)
     assert "\x1b[1m" in text
+
+
+def test_what_it_says_to_type_can_be_typed_where_the_program_is_not_on_the_path(shell: Shell) -> None:
+    text, _ = _at_a_terminal(shell, PATH=os.defpath)
+
+    typed = next(line for line in text.splitlines() if line.endswith(" install"))
+    done = subprocess.run(
+        [*shlex.split(typed), "--help"],
+        env=shell.environment,
+        cwd=shell.project,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.startswith(b"usage: rlm-mcp install")
 
 
 @pytest.mark.parametrize(

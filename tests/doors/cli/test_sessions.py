@@ -116,6 +116,20 @@ def test_interrupt_ends_the_cell_of_a_client(shell: Shell) -> None:
         assert shell.data("sessions", "interrupt")["interrupted"] is False
 
 
+@pytest.mark.parametrize("do", ["interrupt", "close"])
+def test_what_another_command_runs_is_not_said_to_be_at_rest(shell: Shell, do: str) -> None:
+    with shell.start("exec", "import time\nprint(1, flush=True)\ntime.sleep(60)") as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        done = shell("sessions", do)
+        listed = shell.data("sessions", "list")[0]
+        running.kill()
+
+    assert done.returncode == 1
+    assert f"{running.pid}" in done.stderr and "Ctrl-C" in done.stderr
+    assert (listed["state"], listed["pid"]) == ("open", running.pid)
+
+
 def test_close_has_the_server_let_go(shell: Shell) -> None:
     with shell.serving() as server:
         server.run("x = 1")
@@ -123,6 +137,7 @@ def test_close_has_the_server_let_go(shell: Shell) -> None:
         here = shell.data("exec", "x")
 
         assert (here["value"], here["server"]) == ("1", None)
+        assert [(each["state"], each["pid"]) for each in shell.data("sessions", "list")] == [("kept", None)]
         assert server.run("x").startswith("1")
 
 

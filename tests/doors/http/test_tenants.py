@@ -11,7 +11,10 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
+from rlm_mcp.app import Surroundings, open_app
 from rlm_mcp.server import make_server
+from rlm_mcp.sources import Sources
+from rlm_mcp.tenants import OWNER, Tenant
 
 from .conftest import ACCOUNT, ALICE, BOB, INITIALIZE, LEGACY, MODERN, Serve, Served
 from .test_hostile import open_stream
@@ -129,6 +132,57 @@ async def test_a_tenant_cannot_name_folders_that_are_not_his(
     assert "the owner's note" in owners
     assert not any("note.txt" in each and "'s note" in each for each in (*refused, bobs))
     assert all("may not be used" in each or "Error" in each or "project" in each for each in refused)
+
+
+async def test_a_tenant_is_not_told_whether_there_is_a_folder_or_a_file_that_is_not_his(
+    serve: Serve, tmp_path: Path, project: Path
+) -> None:
+    mine, theirs = tmp_path / "mine", project / "theirs"
+    mine.mkdir()
+    theirs.mkdir()
+    (theirs / "note.txt").touch()
+    (mine / "link").symlink_to(theirs)
+    (mine / "broken").symlink_to(project / "nothing")
+    there = [theirs, theirs / "note.txt", mine / "link", mine / "link" / "note.txt", Path.home(), "~"]
+    not_there = [
+        project / "nothing",
+        mine / "broken",
+        mine / "broken" / "note.txt",
+        "/proc/1/cwd",
+        "~/nothing",
+    ]
+    with anyio.fail_after(120):
+        async with (
+            serve(make=make_server, folders={"alice": (str(mine),)}) as served,
+            served.client(ALICE) as alice,
+        ):
+            projects = [await run(alice, "1", project=str(each)) for each in (*there, *not_there)]
+            loads = [
+                text_of(
+                    await alice.call_tool("set_repl_context", {"files": {"x": str(each)}, "project": where})
+                )
+                for each in (*there, *not_there)
+                for where in (None, str(mine))
+                if not str(each).startswith("~")
+            ]
+
+    assert all("may not be used as a project" in each for each in projects)
+    assert all("it lies outside the project" in each for each in loads)
+    assert not any(str(project) in each for each in projects[2:4])
+
+
+async def test_a_tenant_is_not_told_of_the_servers_environment(
+    serve: Serve, tmp_path: Path, project: Path, flags: dict[str, object]
+) -> None:
+    sources = Sources(flags, {"RLM_PLANTED": "1"}, tmp_path / "config")
+    with anyio.fail_after(60):
+        async with open_app(sources, Surroundings(None, project)) as app:
+            alice = Tenant("alice")
+            told = await app.first_notes(alice, await app.project(alice, None))
+            owner = await app.first_notes(OWNER, await app.project(OWNER, None))
+
+    assert told == ()
+    assert "RLM_PLANTED" in "".join(owner)
 
 
 async def test_what_is_kept_of_a_tenant_is_named_by_nothing_of_his(serve: Serve, tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_uvx_is_found_where_its_installer_puts_it_although_it_is_not_on_the_path
     assert uvx_of(Machine("linux", tmp_path, tmp_path, {"PATH": ""})) == uvx
 
 
+def test_the_uvx_that_started_us_is_found_wherever_it_lies(tmp_path: Path) -> None:
+    uvx = tmp_path / "uvx"
+    uvx.touch(mode=0o755)
+
+    found = uvx_of(Machine("linux", tmp_path, tmp_path, {"PATH": "", "UV": str(tmp_path / "uv")}))
+    assert found == uvx
+
+
 def test_the_command_is_an_absolute_path_of_what_runs_here(tmp_path: Path) -> None:
     command = command_here(Machine("linux", tmp_path, tmp_path, {"PATH": ""}), ("--project", "x"))
 

@@ -232,6 +232,25 @@ def test_without_its_command_claude_codes_own_file_is_not_touched_but_a_projects
     assert json.loads((home.project / ".mcp.json").read_text())["mcpServers"]["rlm"]["type"] == "stdio"
 
 
+@pytest.mark.parametrize("client", ["claude-code", "vscode", "cursor"])
+@pytest.mark.parametrize("words", [(), ("--remove",)], ids=["add", "remove"])
+def test_a_project_whose_file_leads_elsewhere_changes_nothing_there(
+    home: Home, client: str, words: tuple[str, ...]
+) -> None:
+    text = '{"mcpServers": {"rlm": {"command": "mine"}}, "servers": {"rlm": {"command": "mine"}}}'
+    theirs = home.folder / "elsewhere.json"
+    theirs.write_text(text)
+    for name in (".mcp.json", ".vscode/mcp.json", ".cursor/mcp.json"):
+        file = home.project / name
+        file.parent.mkdir(exist_ok=True)
+        file.symlink_to(theirs)
+
+    ran = home.run("install", "--client", client, "--scope", "project", "--yes", "--force", *words)
+
+    assert ran.code == 1 and "leads out of the project" in ran.err
+    assert theirs.read_text() == text
+
+
 def test_vscode_and_cursor_get_theirs_in_the_form_that_they_read(home: Home) -> None:
     (home.folder / ".cursor").mkdir()
 

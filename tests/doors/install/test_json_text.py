@@ -95,6 +95,7 @@ def test_an_empty_file_becomes_a_whole_one(text: str) -> None:
         ('{"mcpServers": {}, "mcpServers": {}}', "twice"),
         ('{"a": ' * 100_000, "deep"),
         ('{"a"', "not valid JSON at line 1"),
+        ('{"a": ' + "9" * 100_000 + "}", "too long"),
     ],
 )
 def test_what_is_not_plain_json_is_refused_with_the_reason(text: str, why: str) -> None:

@@ -10,19 +10,15 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
 
-from rlm_mcp import completions
+from rlm_mcp import completions, session_resources
 from rlm_mcp.app import App
-from rlm_mcp.tenants import Tenant
+from rlm_mcp.known import Known
+from rlm_mcp.tenants import OWNER, Tenant
+from rlm_mcp.tools import Tools
 
 from .conftest import Doors, busy, come_as, run, session_of
 from .test_outputs import PICTURE
 
-TOOLS = {
-    "execute_python": {"code", "project", "timeout_s"},
-    "get_repl_context": {"names", "project"},
-    "set_repl_context": {"values", "files", "append", "project"},
-    "clear_repl_context": {"names", "project"},
-}
 ARGUMENTS = {"path": "a {b}.csv", "question": "How many {c}?"}
 SESSION = ResourceTemplateReference(uri="rlm://sessions/{project}")
 OUTPUT = ResourceTemplateReference(uri="rlm://outputs/{id}{?offset,limit}")
@@ -47,13 +43,15 @@ async def test_prompts_are_short_and_say_what_they_are_for(client: Client) -> No
     assert all(len(text) < 2000 for text in (await _texts(client)).values())
 
 
-async def test_prompts_name_only_tools_and_arguments_that_exist(client: Client) -> None:
+async def test_prompts_name_only_tools_and_arguments_that_exist(client: Client, app: App) -> None:
+    tools = {tool.name: set(tool.input_schema["properties"]) for tool in Tools(app).definitions}
+
     for text in (await _texts(client)).values():
         for tool, given in re.findall(r"\b(\w+)\(([^)]*)\)", text):
             if tool == "len":
                 continue
-            assert set(re.findall(r"(\w+)=", given)) <= TOOLS[tool]
-        assert set(re.findall(r"\b\w+_(?:context|python)\b", text)) <= TOOLS.keys()
+            assert set(re.findall(r"(\w+)=", given)) <= tools[tool]
+        assert set(re.findall(r"\b\w+_(?:context|python)\b", text)) <= tools.keys()
 
 
 async def test_what_a_person_wrote_stands_in_the_prompt_as_it_is(client: Client) -> None:
@@ -115,6 +113,36 @@ async def test_a_busy_session_is_not_waited_for(client: Client, app: App) -> Non
         found = await _values(client, SESSION, project="n")
 
     assert found == ["notes"]
+
+
+class Name(str):
+    """A name that counts how often any of its kind is compared."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+    compared = 0
+
+    def casefold(self) -> Name:
+        return Name(super().casefold())
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return super().__eq__(other)
+
+
+async def test_ten_times_as_many_projects_do_not_take_a_hundred_times_as_long_to_complete(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [Known(f"p-{number}", Name(f"P{number}"), None, Path(), None, None) for number in range(500)]
+
+    async def known_projects(*_: object) -> list[Known]:
+        return many
+
+    monkeypatch.setattr(session_resources, "known_projects", known_projects)
+    found = await session_resources.projects_like(app, OWNER, "p")
+
+    assert found == [known.name for known in many]
+    assert Name.compared < 10 * len(many)
 
 
 async def test_outputs_complete_by_their_ids_newest_first(client: Client, app: App) -> None:

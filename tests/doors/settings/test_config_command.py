@@ -30,7 +30,7 @@ def test_shown_is_what_somebody_set_and_who(command: Command, monkeypatch: pytes
         ["rlm.model", '"m"', "environment", "(RLM_MODEL)"],
         ["rlm.max_depth", "3", "user", "(CONFIG/rlm.toml:3)"],
         ["sandbox.files", '"none"', "project", "(PROJECT/rlm.toml:2)"],
-        ["sandbox.threads", "8", "flag", "(--threads)"],
+        ["sandbox.threads", "8", "flag", "(--set", "sandbox.threads)"],
     ]
     assert f"{len(KEYS) - 4} more are as by default; --all shows them." in command.err
 

@@ -76,6 +76,14 @@ async def test_a_link_to_nothing_outside_is_refused(desk: Desk) -> None:
     assert "leads out of the project" in await problem(desk)
 
 
+def test_a_folder_behind_a_link_that_may_not_be_followed_is_not_applied(desk: Desk) -> None:
+    desk.theirs('[sandbox]\nfolders = ["/proc/1/cwd"]\n')
+    loaded = desk.load()
+
+    assert loaded.settings.sandbox.folders == ()
+    assert "/proc/1/cwd" in "".join(loaded.notes)
+
+
 async def test_a_file_that_is_too_large_is_not_read(desk: Desk) -> None:
     with (desk.project / "rlm.toml").open("wb") as file:
         file.truncate(1 << 40)

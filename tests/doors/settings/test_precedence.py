@@ -31,7 +31,7 @@ def test_the_highest_source_that_says_something_decides(desk: Desk, there: tuple
 
     winner = there[0] if there else "default"
     where = {
-        "flag": "--model",
+        "flag": "--set rlm.model",
         "environment": "RLM_MODEL",
         "project": f"{desk.project}/rlm.toml:3",
         "user": f"{desk.config}/rlm.toml:2",

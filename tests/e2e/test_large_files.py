@@ -1,0 +1,73 @@
+"""A file far larger than any message becomes a variable: not over the wire, and hardly larger than it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import anyio
+
+from tests.e2e.grounds import Grounds, descendants
+
+SIZE = 100_000_000
+LINE = b"a line of plain text, as there are many in a log\r\n"
+MOST_BYTES_SAID = 10_000
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the memory that a process and all below it have for themselves: no page of a file counts."""
+    total = 0
+    for number in {pid, *(number for number, _ in descendants(pid))}:
+        facts = Path(f"/proc/{number}/smaps_rollup").read_text().split("\n")
+        found = {line.split(":")[0]: line.split()[1] for line in facts if line.endswith("kB")}
+        total += 1024 * (int(found["Pss_Anon"]) + int(found["Pss_Shmem"]))
+    return total
+
+
+async def test_100_mb_by_path_are_not_on_the_wire_and_take_little_more_memory_than_they_are(
+    grounds: Grounds,
+) -> None:
+    (grounds.project / "app.log").write_bytes((LINE * (SIZE // len(LINE) + 1))[:SIZE])
+    said = 0
+    with anyio.fail_after(120):
+        async with await anyio.open_process(
+            grounds.server, stdin=PIPE, stdout=PIPE, stderr=None, env=grounds.environment, cwd=grounds.project
+        ) as server:
+            assert server.stdin is not None and server.stdout is not None
+            read = b""
+
+            async def ask(method: str, **params: Any) -> Any:
+                nonlocal said, read
+                message = (
+                    json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+                    + b"\n"
+                )
+                await server.stdin.send(message)  # type: ignore[union-attr]
+                said += len(message)
+                while b"\n" not in read:
+                    read += await server.stdout.receive()  # type: ignore[union-attr]
+                line, _, read = read.partition(b"\n")
+                said += len(line)
+                return json.loads(line)["result"]
+
+            async def call(name: str, **arguments: Any) -> str:
+                answer = await ask("tools/call", name=name, arguments=arguments)
+                assert not answer.get("isError"), answer
+                return str(answer["content"][0]["text"])
+
+            about = {"name": "test", "version": "1"}
+            await ask("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo=about)
+            await call("execute_python", code="1")
+            before = memory_bytes(server.pid)
+            loaded = await call("set_repl_context", files={"log": "app.log"})
+            found = await call("execute_python", code="len(log), log.count('\\r\\n'), log[-5:]")
+            after = memory_bytes(server.pid)
+            await server.stdin.aclose()
+            await server.wait()
+
+    assert loaded == f"log: {SIZE} characters from app.log"
+    assert found.startswith(f"({SIZE}, {SIZE // len(LINE)}, ")
+    assert said < MOST_BYTES_SAID
+    assert after - before <= 1.3 * SIZE
