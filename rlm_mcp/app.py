@@ -149,7 +149,9 @@ class App:
         if (tenant, project.key) in self._told:
             return ()
         self._told.add((tenant, project.key))
-        passed_over = tuple(f"Not used as the project: {each}." for each in project.passed_over)
+        passed_over = tuple(
+            f"Not used as the project: {each}. Used instead: {project.name}." for each in project.passed_over
+        )
         notes = (await self.loaded(project)).notes
         if tenant.name:  # what the server was started with is not for them
             notes = tuple(note for note in notes if note not in self.base.notes)

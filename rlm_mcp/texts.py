@@ -76,7 +76,10 @@ def of_error(error: CellError) -> str:
     if not error.traceback:
         return said
     traceback = shorten(_OURS.sub("", plain(error.traceback)).rstrip("\n"), MOST_TRACEBACK)
-    return traceback if error.limit is None else f"{traceback}\n{said}"
+    if error.limit is None:
+        return traceback
+    before, newline, last = traceback.rpartition("\n")
+    return f"{before if said.startswith(last) else traceback}{newline}{said}"
 
 
 def of_notes(notes: Sequence[str]) -> list[str]:

@@ -49,6 +49,11 @@ def look(claim: Claim, step: int) -> Found:
     return Found(kept, after, later, begun if begun > answered else 0, tuple(notes))
 
 
+def last_step(claim: Claim) -> int:
+    """Return the highest number of a step that was ever begun, as far as the journal knows."""
+    return max(_last_step(claim, *STEP_KINDS), _last_step(claim, "cell"))
+
+
 def _killed(claim: Claim) -> set[int]:
     """Return the last steps of which it was answered that nothing they did is kept, whatever their guest has told."""
     entries = claim.journal.entries(kind="ran", newest_first=True, limit=_MOST_LOST).entries

@@ -23,7 +23,7 @@ from rlm_sandboxes import Isolation, Limits, ProcessEnded, Sandbox, Usage
 from .claims import Claim
 from .errors import SessionEnded
 from .files_named import matching
-from .found import Found, forget_state, look, put_aside
+from .found import Found, forget_state, last_step, look, put_aside
 from .journal import JournalUnwritable
 from .keeping.files import Kept
 from .keeping.keepers import Keepers
@@ -594,6 +594,7 @@ class ProjectSession:
                 await self._lay_down()
             if self._claim is not None:
                 await anyio.to_thread.run_sync(forget_state, self._claim.places.state)
+                self._step = max(self._step, await anyio.to_thread.run_sync(last_step, self._claim))
                 await self._record("reset", self._step)
             self._why_ended = ""
 

@@ -696,6 +696,19 @@ async def test_reset_forgets_all_variables_for_good(home: Home) -> None:
     assert len(home.told("cell")) == 3  # the journal stays
 
 
+async def test_a_session_that_is_reset_before_it_was_woken_has_nothing_else_to_tell(home: Home) -> None:
+    with anyio.fail_after(30):
+        async with home.session() as session:
+            await session.run("x = 1")
+            await session.set("y", 2)
+        async with home.session() as session:
+            await session.reset()
+            result = await session.run("'x' in globals(), 'y' in globals()")
+
+    assert (result.value, result.notes) == ("(False, False)", ())
+    assert result.cell == 3  # a number is never given twice
+
+
 async def test_purge_leaves_nothing_of_a_project(home: Home) -> None:
     with anyio.fail_after(30):
         async with home.managed() as manager:

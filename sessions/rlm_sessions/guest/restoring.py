@@ -18,6 +18,7 @@ from typing import Any, Callable, ClassVar, NamedTuple
 from . import errors
 from ._rebuilding import Rebuilder, Unrestorable, versions_of
 from ._reductions import is_importable
+from ._refusals import ModuleRefused
 
 Found = Callable[[Any, str], None]
 
@@ -263,6 +264,8 @@ class Missing:
 def _reason_of(problem: BaseException) -> str:
     if isinstance(problem, Unrestorable):
         return str(problem)
+    if isinstance(problem, ModuleRefused):
+        return str(problem)[:200]
     if isinstance(problem, ModuleNotFoundError) and problem.name:
         return f"it needs the module {problem.name!r}, which is not installed here"
     if isinstance(problem, MemoryError):
