@@ -140,11 +140,14 @@ async def _open(app: App, stack: AsyncExitStack) -> None:
 def _listening(folder: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with reachable(folder, str(os.getpid())) as path:
+        fresh = folder / f"{os.getpid()}.new"
+        fresh.unlink(missing_ok=True)
+        with reachable(folder, fresh.name) as path:
             listening.bind(path)
-        (folder / str(os.getpid())).chmod(0o600)
+        fresh.chmod(0o600)
         listening.listen(_MOST_VISITORS)
         listening.setblocking(False)
+        fresh.rename(folder / str(os.getpid()))  # whoever finds it is let in
     except BaseException:
         listening.close()
         raise
@@ -176,7 +179,7 @@ def _make_ready(folder: Path) -> str:
 
 
 def _remove(folder: Path, pid: int) -> None:
-    for path in (folder / str(pid), key_file(folder, pid)):
+    for path in (folder / str(pid), folder / f"{pid}.new", key_file(folder, pid)):
         path.unlink(missing_ok=True)
 
 
