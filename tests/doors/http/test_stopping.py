@@ -128,7 +128,9 @@ async def main() -> None:
     place = Path(sys.argv[1])
     flags = {"sessions.state_dir": str(place / "state"), "sandbox.files": "write", "http.port": 0}
     flags |= {"http.shutdown_seconds": float(sys.argv[2])}
-    async with open_app(Sources(flags, {}, place), Surroundings(None, place)) as app:
+    project = place / "project"
+    project.mkdir()
+    async with open_app(Sources(flags, {}, place), Surroundings(None, project)) as app:
         ended = await serve_http(app, make_server(app), transport=sys.argv[3])
     print("ended by", ended.name, flush=True)
 
@@ -178,7 +180,7 @@ async def test_a_second_signal_does_not_wait_for_the_cell_at_work(tmp_path: Path
                                 outcome.append(repr(problem))
 
                         tasks.start_soon(call)
-                        while not (tmp_path / "begun").exists() and outcome == [""]:
+                        while not (tmp_path / "project" / "begun").exists() and outcome == [""]:
                             await anyio.sleep(0.05)
                         program.send_signal(signal.SIGTERM)
                         await anyio.sleep(0.3)
