@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-
 if hasattr(signal, "SIGHUP"):  # nohup has it ignored, and what is started here would inherit that
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
