@@ -14,6 +14,8 @@ from tests.e2e.grounds import Grounds, descendants
 SIZE = 100_000_000
 LINE = b"a line of plain text, as there are many in a log\r\n"
 MOST_BYTES_SAID = 10_000
+MOST_TIMES = 1.3
+PATIENCE = 30
 
 
 def memory_bytes(pid: int) -> int:
@@ -29,6 +31,14 @@ def _own_bytes(pid: int) -> int:
         told, names = Path(f"/proc/{pid}/status").read_text(), ("RssAnon", "RssShmem")
     found = {line.split(":")[0]: line.split()[1] for line in told.split("\n") if line.endswith("kB")}
     return 1024 * sum(int(found[name]) for name in names)
+
+
+async def _memory_when_kept(pid: int, before: int) -> int:
+    """Return what is in use when the copy of the guest that writes its state down is gone, or after a while."""
+    with anyio.move_on_after(PATIENCE):
+        while memory_bytes(pid) - before > MOST_TIMES * SIZE:
+            await anyio.sleep(0.05)
+    return memory_bytes(pid)
 
 
 async def test_100_mb_by_path_are_not_on_the_wire_and_take_little_more_memory_than_they_are(
@@ -68,11 +78,11 @@ async def test_100_mb_by_path_are_not_on_the_wire_and_take_little_more_memory_th
             before = memory_bytes(server.pid)
             loaded = await call("set_repl_context", files={"log": "app.log"})
             found = await call("execute_python", code="len(log), log.count('\\r\\n'), log[-5:]")
-            after = memory_bytes(server.pid)
+            after = await _memory_when_kept(server.pid, before)
             await server.stdin.aclose()
             await server.wait()
 
     assert loaded == f"log: {SIZE} characters from app.log"
     assert found.startswith(f"({SIZE}, {SIZE // len(LINE)}, ")
     assert said < MOST_BYTES_SAID
-    assert after - before <= 1.3 * SIZE
+    assert after - before <= MOST_TIMES * SIZE
