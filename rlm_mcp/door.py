@@ -161,7 +161,7 @@ async def _take_away(folder: Path) -> None:
 
 def _make_ready(folder: Path) -> str:
     """Make the folder of doors, remove what dead servers left there, and leave the key of ours."""
-    from rlm_sessions import SessionError, private_folder
+    from rlm_sessions import SessionError, private_folder, process_runs
 
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
@@ -169,7 +169,7 @@ def _make_ready(folder: Path) -> str:
     except SessionError as problem:
         raise OSError(str(problem)) from problem
     for pid in {int(entry.stem) for entry in folder.iterdir() if entry.stem.isdecimal()}:
-        if pid == os.getpid() or not runs(pid):
+        if pid == os.getpid() or not process_runs(pid):
             _remove(folder, pid)
     key = secrets.token_hex(32)
     file = os.open(key_file(folder, os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o600)
@@ -181,17 +181,6 @@ def _make_ready(folder: Path) -> str:
 def _remove(folder: Path, pid: int) -> None:
     for path in (folder / str(pid), folder / f"{pid}.new", key_file(folder, pid)):
         path.unlink(missing_ok=True)
-
-
-def runs(pid: int) -> bool:
-    """Return whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 # ---- who comes in, and what they ask for

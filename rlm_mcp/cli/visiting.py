@@ -23,7 +23,6 @@ from ..door import (
     exists_here,
     key_file,
     reachable,
-    runs,
 )
 from ..errors import DoorError
 
@@ -69,11 +68,13 @@ def is_free(root: Path, key: str) -> bool:
 
 def doors(root: Path) -> list[int]:
     """Return the processes that have a door."""
+    from rlm_sessions import process_runs
+
     try:
         names = [entry.name for entry in (root / FOLDER).iterdir()]
     except OSError:
         return []
-    return sorted(int(name) for name in names if name.isdecimal() and runs(int(name)))
+    return sorted(int(name) for name in names if name.isdecimal() and process_runs(int(name)))
 
 
 def ask(root: Path, pid: int, do: str, project: str = "", *, patient: bool = False) -> Any:

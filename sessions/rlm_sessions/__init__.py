@@ -15,6 +15,7 @@ from .journal import Page as JournalPage
 from .keeping.keepers import Keepers, open_keepers
 from .lasting import Care, ProjectSession, SessionInfo
 from .locks import LockUnusable, OwnerLock
+from .locks import runs as process_runs
 from .manager import Household, Manager, SessionHost, open_manager
 from .output import shorten
 from .outputs import Chunk, OutputNotFound, Outputs, OutputsFull
@@ -77,5 +78,6 @@ __all__ = [
     "open_manager",
     "open_session",
     "private_folder",
+    "process_runs",
     "shorten",
 ]

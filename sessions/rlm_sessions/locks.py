@@ -152,7 +152,7 @@ def _owner(value: Any) -> Owner | None:
     pid, host, started = (facts.get(name) for name in ("pid", "host", "started"))
     if not (isinstance(pid, int) and pid > 0 and isinstance(host, str) and isinstance(started, str)):
         return None
-    return Owner(pid, host, started, host != socket.gethostname() or _runs(pid))
+    return Owner(pid, host, started, host != socket.gethostname() or runs(pid))
 
 
 if sys.platform == "win32":
@@ -165,7 +165,8 @@ if sys.platform == "win32":
             return False
         return True
 
-    def _runs(pid: int) -> bool:
+    def runs(pid: int) -> bool:
+        """Return whether there is such a process, as far as that can be seen."""
         return True  # to ask is to end it: os.kill knows no harmless signal there
 
 else:
@@ -177,7 +178,8 @@ else:
             return False
         return True
 
-    def _runs(pid: int) -> bool:
+    def runs(pid: int) -> bool:
+        """Return whether there is such a process, as far as that can be seen."""
         try:
             os.kill(pid, 0)
         except (ProcessLookupError, OverflowError):

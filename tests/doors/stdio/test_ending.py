@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
-from .raw import PROGRAM, Kind, served
+from .raw import PROGRAM, Kind, Raw, served
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
@@ -73,20 +75,28 @@ async def test_half_a_line_is_not_answered_when_a_signal_comes() -> None:
     assert rest == b""
 
 
-async def test_a_second_signal_ends_a_server_whose_cleaning_up_takes_long() -> None:
+@asynccontextmanager
+async def _cleaning_up(then: str) -> AsyncGenerator[Raw]:
+    """Run a server that a signal has told to end, and that does `then` before it does."""
     code = (
         "import anyio, sys, time\nfrom mcp.server.lowlevel import Server\nfrom rlm_mcp.stdio import Stopped, serve_stdio\n"
+        "def tell(text): print(text, file=sys.stderr, flush=True)\n"
         "async def main():\n"
-        "    try:\n        await serve_stdio(Server('slow'), first_request=lambda: print('ready', file=sys.stderr, flush=True))\n"
-        "    except Stopped:\n        print('stopped', file=sys.stderr, flush=True)\n        time.sleep(3600)\n"
+        "    try:\n        await serve_stdio(Server('slow'), first_request=lambda: tell('ready'))\n"
+        f"    except Stopped:\n        tell('stopped')\n        {then}\n"
         "anyio.run(main)"
     )
+    async with served(program=[sys.executable, "-c", code]) as raw:
+        await raw.send(raw.call("nothing"))
+        await raw.told("ready")
+        raw.process.send_signal(signal.SIGINT)
+        await raw.told("stopped")
+        yield raw
+
+
+async def test_a_second_signal_ends_a_server_whose_cleaning_up_takes_long() -> None:
     with anyio.fail_after(30):
-        async with served(program=[sys.executable, "-c", code]) as raw:
-            await raw.send(raw.call("nothing"))
-            await raw.told("ready")
-            raw.process.send_signal(signal.SIGINT)
-            await raw.told("stopped")
+        async with _cleaning_up("time.sleep(3600)") as raw:
             raw.process.send_signal(signal.SIGINT)
             exit_code = await raw.ended()
 
@@ -94,20 +104,8 @@ async def test_a_second_signal_ends_a_server_whose_cleaning_up_takes_long() -> N
 
 
 async def test_two_signals_of_one_farewell_let_the_server_clean_up() -> None:
-    code = (
-        "import anyio, sys, time\nfrom mcp.server.lowlevel import Server\nfrom rlm_mcp.stdio import Stopped, serve_stdio\n"
-        "async def main():\n"
-        "    try:\n        await serve_stdio(Server('slow'), first_request=lambda: print('ready', file=sys.stderr, flush=True))\n"
-        "    except Stopped:\n        print('stopped', file=sys.stderr, flush=True)\n        time.sleep(0.2)\n"
-        "        print('cleaned up', file=sys.stderr, flush=True)\n"
-        "anyio.run(main)"
-    )
     with anyio.fail_after(30):
-        async with served(program=[sys.executable, "-c", code]) as raw:
-            await raw.send(raw.call("nothing"))
-            await raw.told("ready")
-            raw.process.send_signal(signal.SIGINT)
-            await raw.told("stopped")
+        async with _cleaning_up("time.sleep(0.2); tell('cleaned up')") as raw:
             raw.process.send_signal(signal.SIGTERM)
             await raw.told("cleaned up")
             exit_code = await raw.ended()
