@@ -24,13 +24,16 @@ def memory_bytes(pid: int) -> int:
 
 
 def _own_bytes(pid: int) -> int:
-    """Return it for one process; what it shares is divided, where an ordinary user may look so closely."""
+    """Return it for one process, none if it has ended; what it shares is divided, where a user may look so closely."""
     try:
-        told, names = Path(f"/proc/{pid}/smaps_rollup").read_text(), ("Pss_Anon", "Pss_Shmem")
-    except PermissionError:
-        told, names = Path(f"/proc/{pid}/status").read_text(), ("RssAnon", "RssShmem")
+        try:
+            told, names = Path(f"/proc/{pid}/smaps_rollup").read_text(), ("Pss_Anon", "Pss_Shmem")
+        except PermissionError:
+            told, names = Path(f"/proc/{pid}/status").read_text(), ("RssAnon", "RssShmem")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     found = {line.split(":")[0]: line.split()[1] for line in told.split("\n") if line.endswith("kB")}
-    return 1024 * sum(int(found[name]) for name in names)
+    return 1024 * sum(int(found.get(name, 0)) for name in names)  # a process at its end has no memory left
 
 
 async def _memory_when_kept(pid: int, before: int) -> int:
