@@ -1,7 +1,11 @@
 """Places that isolate programs. The promise is in `sandbox.py`; backends have packages of their own."""
 
 from .errors import (
+    EngineUnavailable,
+    ImageUnavailable,
+    ImageUnusable,
     InterpreterUnusable,
+    LibraryMissing,
     LimitsInvalid,
     ProcessEnded,
     SandboxError,
@@ -13,10 +17,14 @@ from .limits import Files, Limits
 from .sandbox import Isolation, Layer, Package, Process, Program, Sandbox, Usage
 
 __all__ = [
+    "EngineUnavailable",
     "Files",
+    "ImageUnavailable",
+    "ImageUnusable",
     "InterpreterUnusable",
     "Isolation",
     "Layer",
+    "LibraryMissing",
     "Limits",
     "LimitsInvalid",
     "Package",

@@ -3,6 +3,10 @@
 SandboxError
 ├── LimitsInvalid           a limit that cannot be kept was asked for
 ├── SandboxUnavailable      this machine cannot isolate programs in the way asked for
+│   ├── LibraryMissing      a Python package that this backend stands on is not installed
+│   ├── EngineUnavailable   no container engine answers, or it does not let us in
+│   ├── ImageUnavailable    the container image is not there and cannot be had
+│   └── ImageUnusable       the container image cannot run the program
 ├── InterpreterUnusable     the Python that was named cannot run the program
 ├── StartFailed             the program did not come up
 └── ProcessEnded            the program is over; nothing more can be sent or received
@@ -26,6 +30,44 @@ class LimitsInvalid(SandboxError, ValueError):
 
 class SandboxUnavailable(SandboxError):
     """This machine cannot isolate programs in the way asked for."""
+
+
+class LibraryMissing(SandboxUnavailable):
+    """A Python package that a backend stands on is not installed."""
+
+    def __init__(self, backend: str, library: str) -> None:
+        self.library = library
+        super().__init__(
+            f"The {backend!r} sandbox needs the Python package {library!r}, which is not installed here. "
+            f"Install it with: pip install 'rlm-mcp[{backend}]'"
+        )
+
+
+class EngineUnavailable(SandboxUnavailable):
+    """No container engine answers, or it does not let us in. `address` is where it was looked for."""
+
+    def __init__(self, address: str, reason: str, advice: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(f"The 'docker' sandbox needs a container engine at {address}: {reason}. {advice}")
+
+
+class ImageUnavailable(SandboxUnavailable):
+    """The container image is not there and cannot be had."""
+
+    def __init__(self, image: str, reason: str, advice: str) -> None:
+        self.image = image
+        self.reason = reason
+        super().__init__(f"The container image {image} is not on the engine: {reason}. {advice}")
+
+
+class ImageUnusable(SandboxUnavailable):
+    """The container image cannot run the program."""
+
+    def __init__(self, image: str, reason: str, advice: str) -> None:
+        self.image = image
+        self.reason = reason
+        super().__init__(f"The container image {image} cannot be used: {reason}. {advice}")
 
 
 class InterpreterUnusable(SandboxError):

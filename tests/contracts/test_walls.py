@@ -235,15 +235,15 @@ async def test_everything_that_was_started_ends_with_the_process(walls: Sandbox,
 async def test_neighbours_cannot_see_or_signal_one_another(walls: Sandbox) -> None:
     async with walls.start(PROBE, None, Limits()) as one, walls.start(PROBE, None, Limits()) as other:
         for pid in range(2, 40):
-            await evaluate(one, f"__import__('os').kill({pid}, 9)")
+            await evaluate(one, f"__import__('os').getpid() == {pid} or __import__('os').kill({pid}, 9)")
         await evaluate(one, "__import__('os').kill(-1, 9)")
         alive = await evaluate(other, "'alive'")
 
     assert alive == "'alive'"
 
 
-async def test_no_descriptor_leads_anywhere(walls: Sandbox) -> None:
-    async with walls.start(PROBE, None, Limits()) as process:
+async def test_no_descriptor_leads_anywhere(guarded: Sandbox) -> None:
+    async with guarded.start(PROBE, None, Limits()) as process:
         answers = [await evaluate(process, f"__import__('os').fstat({fd})") for fd in range(6, 64)]
         used = [
             await evaluate(process, f"__import__('os').{use}")
@@ -257,8 +257,8 @@ async def test_no_descriptor_leads_anywhere(walls: Sandbox) -> None:
 COPY = "__import__('os').fork() or __import__('os')._exit(0)"
 
 
-async def test_a_program_copies_itself_with_leave_and_once(walls: Sandbox) -> None:
-    async with walls.start(PROBE, None, Limits()) as process:
+async def test_a_program_copies_itself_with_leave_and_once(guarded: Sandbox) -> None:
+    async with guarded.start(PROBE, None, Limits()) as process:
         before = await evaluate(process, COPY)
         process.let_copy()
         number = await evaluate(process, COPY)
@@ -271,10 +271,10 @@ async def test_a_program_copies_itself_with_leave_and_once(walls: Sandbox) -> No
     assert {answer.partition("]")[0] for answer in (before, beside, after)} == {"PermissionError: [Errno 1"}
 
 
-async def test_there_is_never_more_than_one_copy(walls: Sandbox) -> None:
+async def test_there_is_never_more_than_one_copy(guarded: Sandbox) -> None:
     staying = "__import__('os').fork() or __import__('time').sleep(60)"
 
-    async with walls.start(PROBE, None, Limits()) as process:
+    async with guarded.start(PROBE, None, Limits()) as process:
         process.let_copy()
         number = await evaluate(process, staying)
         process.let_copy()
@@ -284,10 +284,10 @@ async def test_there_is_never_more_than_one_copy(walls: Sandbox) -> None:
     assert second.startswith("PermissionError")
 
 
-async def test_a_copy_makes_no_copies(walls: Sandbox) -> None:
+async def test_a_copy_makes_no_copies(guarded: Sandbox) -> None:
     tried = "__import__('os').fork() or __import__('os')._exit(__import__('rlm_probe.main').main.exit_code_of_a_fork())"
 
-    async with walls.start(PROBE, None, Limits()) as process:
+    async with guarded.start(PROBE, None, Limits()) as process:
         process.let_copy()
         number = await evaluate(process, tried)
         process.let_copy()
@@ -296,8 +296,8 @@ async def test_a_copy_makes_no_copies(walls: Sandbox) -> None:
     assert status == "77"
 
 
-async def test_what_goes_by_the_side_channel_arrives_there(walls: Sandbox) -> None:
-    async with walls.start(PROBE, None, Limits()) as process:
+async def test_what_goes_by_the_side_channel_arrives_there(guarded: Sandbox) -> None:
+    async with guarded.start(PROBE, None, Limits()) as process:
         assert process.side_channel is not None
         process.side_channel.setblocking(False)
         await ask(process, "aside", text="beside")

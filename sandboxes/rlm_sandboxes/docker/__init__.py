@@ -1,0 +1,5 @@
+"""The docker sandbox: one container for each program, on any engine that speaks Docker's API."""
+
+from .sandbox import DockerSandbox
+
+__all__ = ["DockerSandbox"]
