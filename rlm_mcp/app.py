@@ -20,7 +20,8 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from .errors import EnvironmentMissing, FolderTooWide, ProjectNotAllowed
+from .environments import Docker, Environment, environment_of, folders_of, limits_of, notes_of, way_to_more
+from .errors import DoorError, EnvironmentUnavailable, FolderTooWide, ProjectNotAllowed
 from .narrowing import inside
 from .opened import Opened, Terms
 from .progress import Progress
@@ -31,10 +32,16 @@ if TYPE_CHECKING:
     from rlm_sandboxes import Program
     from rlm_sessions import Care, Manager, Project, ProjectSession
 
+    from .opened import Sandbox
     from .settings import Settings
 
 _log = logging.getLogger(__name__)
 _FRESH_SECONDS, _MOST_FRESH = 1.0, 1000
+_FETCHED = "Status:"  # as Docker says at the end
+_OF_COPIES = (
+    "Code here sees copies of the project's files, as they were when the session started, and what it changes in them "
+    "stays there. clear_repl_context without names starts it anew, with the files as they are then."
+)
 
 T = TypeVar("T")
 
@@ -65,14 +72,19 @@ class App:
         base: Loaded,
         surroundings: Surroundings,
         tasks: anyio.abc.TaskGroup,
+        *,
+        brief: bool = False,
     ) -> None:
         self.base = base
+        self.on_news: list[Callable[[str], None]] = []
         self.listeners: list[Callable[[Change], Awaitable[None]]] = []
         self.leaving: list[Callable[[], None]] = []
         self.progress = Progress(tasks)
         self._sources = sources
         self._surroundings = surroundings
-        self._opened = Opened(tasks, python=self.settings.sandbox.python, terms=self._terms)
+        self._opened = Opened(tasks, terms=self._terms, hear=self._hear, brief=brief)
+        self._runs_in: dict[tuple[Tenant, str], Environment] = {}
+        self._news: dict[Environment, str] = {}
         self._told: set[tuple[Tenant, str]] = set()
         self._projects: _Fresh[Project] = _Fresh()
         self._loaded: _Fresh[Loaded] = _Fresh()
@@ -118,19 +130,44 @@ class App:
         """Return the session of a project. Raise `DoorError` if its settings do not let it run."""
         manager = await self.manager(tenant)
         loaded = await self.loaded(project)
-        if loaded.settings.rlm.environment != "local":
-            raise EnvironmentMissing(loaded.settings.rlm.environment, loaded.origins["rlm.environment"].where)
-        sandbox = await self._opened.sandbox(loaded.settings.sandbox.python)
+        settings, environment = loaded.settings, environment_of(loaded.settings, tenant)
+        sandbox = await self._sandbox(loaded, environment)
+        if self._runs_in.get((tenant, project.key), environment) != environment:
+            await manager.close(project)  # it goes on there with the variables that it has
+        self._runs_in[tenant, project.key] = environment
         if manager.found(project.key) is None:
             await self._opened.make_room()
-        return await manager.session(project, care=care_of(loaded.settings, tenant), sandbox=sandbox)
+        return await manager.session(project, care=care_of(settings, tenant), sandbox=sandbox)
+
+    async def _sandbox(self, loaded: Loaded, environment: Environment) -> Sandbox:
+        from rlm_sandboxes import SandboxUnavailable
+
+        try:
+            return await self._opened.sandbox(environment)
+        except SandboxUnavailable as problem:
+            if isinstance(environment, Docker):
+                raise EnvironmentUnavailable(problem, loaded.origins["rlm.environment"].where) from problem
+            raise
+
+    def news_of(self, tenant: Tenant, project: Project) -> str:
+        """Return what is to be waited for where a project's code runs, such as an image; nothing if nothing is."""
+        environment = self._runs_in.get((tenant, project.key))
+        return self._news.get(environment, "") if environment is not None else ""
+
+    def _hear(self, environment: Environment, text: str) -> None:
+        assert isinstance(environment, Docker)
+        news = f"fetching the image {environment.image}: {text}"
+        if environment not in self._news:
+            _log.info("Fetching the image %s.", environment.image)
+        self._news[environment] = "" if text.startswith(_FETCHED) else news
+        for hear in self.on_news:
+            hear(news)
 
     async def folders(self, tenant: Tenant, project: Project, folder: Path | None) -> tuple[Path, ...]:
         """Return the folders from which a project's code may read, its own first."""
-        loaded = await self.loaded(project)
-        sandbox = loaded.settings.sandbox
-        own = (folder,) if folder is not None and sandbox.files != "none" else ()
-        return (*own, *(() if tenant.name else sandbox.folders))
+        settings = (await self.loaded(project)).settings
+        own = (folder,) if folder is not None and settings.sandbox.files != "none" else ()
+        return (*own, *folders_of(settings, tenant))
 
     async def loaded(self, project: Project) -> Loaded:
         """Return the settings that hold for a project."""
@@ -152,10 +189,17 @@ class App:
         passed_over = tuple(
             f"Not used as the project: {each}. Used instead: {project.name}." for each in project.passed_over
         )
-        notes = (await self.loaded(project)).notes
+        loaded = await self.loaded(project)
+        notes = (*loaded.notes, *notes_of(loaded), *self._notes_of_copies(tenant, project))
         if tenant.name:  # what the server was started with is not for them
             notes = tuple(note for note in notes if note not in self.base.notes)
         return passed_over + notes
+
+    def _notes_of_copies(self, tenant: Tenant, project: Project) -> tuple[str, ...]:
+        environment = self._runs_in.get((tenant, project.key))
+        sandbox = self._opened.found(environment) if isinstance(environment, Docker) else None
+        copied = getattr(sandbox, "copies_files", False)
+        return (_OF_COPIES,) if copied else ()
 
     async def changed(self, change: Change) -> None:
         """Tell everybody who listens."""
@@ -166,12 +210,29 @@ class App:
 
     async def warm_up(self) -> None:
         """Do ahead what the first cell would wait for."""
+        from rlm_sandboxes.local import LocalSandbox
+
         try:
-            sandbox = await self._opened.sandbox(self.settings.sandbox.python)
             await self.manager(OWNER)
-            await sandbox.warm_up(await anyio.to_thread.run_sync(_guest_program))
+            settings, folder = await self._likely()
+            sandbox = await self._opened.sandbox(environment_of(settings))
+            program = await anyio.to_thread.run_sync(_guest_program)
+            if isinstance(sandbox, LocalSandbox):
+                await sandbox.warm_up(program)
+            else:
+                await sandbox.warm_up(program, folder, limits_of(settings))
         except Exception:  # noqa: BLE001 -- whoever needs it meets the same problem, and is told
             _log.debug("The sandbox could not be made ready ahead.", exc_info=True)
+
+    async def _likely(self) -> tuple[Settings, Path | None]:
+        """Return the settings and the folder of the project that will most likely be asked for."""
+        from rlm_sessions import ProjectError
+
+        try:
+            project = await self.project(OWNER, None)
+            return (await self.loaded(project)).settings, project.folder
+        except (ProjectError, DoorError):
+            return self.settings, None
 
     async def manager(self, tenant: Tenant) -> Manager:
         """Return who has the sessions of a tenant."""
@@ -206,14 +267,21 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    sources: Sources, surroundings: Surroundings | None = None, *, base: Loaded | None = None
+    sources: Sources,
+    surroundings: Surroundings | None = None,
+    *,
+    base: Loaded | None = None,
+    brief: bool = False,
 ) -> AsyncGenerator[App, None]:
-    """Make ready what a server has; at the end all sessions are put to sleep. Raise `SettingsError`."""
+    """Make ready what a server has; at the end all sessions are put to sleep. Raise `SettingsError`.
+
+    One that is `brief` keeps nothing ready for later.
+    """
     if base is None:
         base = await anyio.to_thread.run_sync(sources.load, None)
     stack = AsyncExitStack()
     tasks = await stack.enter_async_context(anyio.create_task_group())
-    app = App(sources, base, surroundings or Surroundings(), tasks)
+    app = App(sources, base, surroundings or Surroundings(), tasks, brief=brief)
     try:
         yield app
     finally:
@@ -252,44 +320,24 @@ def root_of(settings: Settings, tenant: Tenant) -> Path:
 
 def care_of(settings: Settings, tenant: Tenant = OWNER) -> Care:
     """Return how sessions are run and kept. The folders that the account may read are not for its tenants."""
-    from rlm_sandboxes import Limits
     from rlm_sessions import Care
 
-    sandbox, sessions = settings.sandbox, settings.sessions
-    limits = Limits(
-        wall_seconds=sandbox.wall_seconds,
-        cpu_seconds=sandbox.cpu_seconds,
-        grace_seconds=sandbox.grace_seconds,
-        memory_bytes=sandbox.memory_bytes,
-        processes=sandbox.processes,
-        threads=sandbox.threads,
-        open_files=sandbox.open_files,
-        file_bytes=sandbox.file_bytes,
-        scratch_bytes=sandbox.scratch_bytes,
-        output_bytes=sandbox.output_bytes,
-        files=sandbox.files,
-        network=sandbox.network,
-        readable=() if tenant.name else sandbox.folders,
-    )
     return Care(
-        limits=limits,
-        policy=sandbox.policy,
-        durable=sessions.durable,
-        shown_characters=sessions.shown_characters,
-        state_bytes=sessions.state_bytes,
-        more=partial(_more, sandbox.most_seconds),
+        limits=limits_of(settings, tenant),
+        policy=settings.sandbox.policy,
+        durable=settings.sessions.durable,
+        shown_characters=settings.sessions.shown_characters,
+        state_bytes=settings.sessions.state_bytes,
+        more=partial(_more, settings),
     )
 
 
-def _more(most_seconds: float, limit: str, value: str) -> str:
+def _more(settings: Settings, limit: str, value: str) -> str:
     """Return what a cell that reached a limit is told about raising it."""
     if limit == "wall_seconds":
-        return f"Pass a larger timeout_s (up to {most_seconds:g}), or do less in one call."
-    asked = "" if value == "..." else f" = {value}"
-    return (
-        f"The user can allow more by {limit}{asked} in [sandbox] of their rlm.toml (`rlm-mcp config path` says where "
-        f"that is), or by RLM_SANDBOX_{limit.upper()} in the environment of the server."
-    )
+        most = settings.sandbox.most_seconds
+        return f"Pass a larger timeout_s (up to {most:g}), or do less in one call."
+    return way_to_more(settings, limit, value)
 
 
 def _of_tenant(tenant: Tenant, named: str) -> Project:

@@ -7,7 +7,7 @@ DoorError
 ├── ArgumentsWrong          the arguments of a tool are not what it takes
 ├── FileNotAllowed          a file was named that may not be loaded
 ├── PartlySet               of several variables, some were set and then one could not be
-├── EnvironmentMissing      sessions are to run where this version cannot run them
+├── EnvironmentUnavailable  there is no way now to the engine in whose containers sessions are to run
 ├── TooManyWait             so many calls wait for one session that another one is refused
 ├── UnknownCaller           a request came with a token of which nobody said whose it is (callers.py)
 ├── AddressUnusable         the server cannot listen where it is told to (http.py)
@@ -85,14 +85,13 @@ class PartlySet(DoorError):
         )
 
 
-class EnvironmentMissing(DoorError):
-    """Sessions are to run where this version cannot run them. Nowhere else would be what was asked for."""
+class EnvironmentUnavailable(DoorError):
+    """There is no way now to the engine in whose containers sessions are to run, and nowhere else they may."""
 
-    def __init__(self, environment: str, where: str) -> None:
-        self.environment = environment
+    def __init__(self, problem: Exception, where: str) -> None:
         super().__init__(
-            f"environment = {environment!r} is asked for ({where}), and this version runs code in the local sandbox "
-            'only. Nothing was run. Set environment = "local" there, or leave it out.'
+            f'{problem} Nothing was run; the next call tries again. environment = "docker" is set by {where}; '
+            '"local" needs no engine.'
         )
 
 

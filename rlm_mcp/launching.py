@@ -14,6 +14,7 @@ from .clients import Machine
 
 PACKAGE = "rlm-mcp"
 _PROGRAMS = ("rlm-mcp", "rlm")
+_IN_DOCKER = frozenset(("rlm.environment=docker", "environment=docker"))
 _PASSING = ("archive-v", "environments-v", "builds-v", "pipx/.cache", ".cache/pipx", "pipx\\.cache")
 
 
@@ -25,10 +26,18 @@ def command_here(machine: Machine, arguments: Sequence[str] = (), *, shared: boo
     """
     uvx, source = uvx_of(machine), _source()
     if uvx and (source == "" or (source is not None and passing())):
-        start = ("uvx" if shared else str(uvx), *(("--from", source) if source else ()), PACKAGE)
+        start = ("uvx" if shared else str(uvx), *_from(source, arguments), PACKAGE)
     else:
         start = installed()
     return (*start, "serve", *arguments)
+
+
+def _from(source: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return what tells uvx where to find this package, and with which extra, if it would not know."""
+    if _IN_DOCKER.isdisjoint(arguments):
+        return ("--from", source) if source else ()
+    package = f"{PACKAGE}[docker]"
+    return ("--from", f"{package} @ {source}" if source else package)
 
 
 def typed_here(machine: Machine) -> tuple[str, ...]:

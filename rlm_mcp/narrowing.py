@@ -15,12 +15,6 @@ from typing import Any, TypeAlias
 from .keys import KEYS, Key
 
 _FILES = ("none", "read", "write")
-_POLICIES = (
-    "off",
-    "permissive",
-    "auto",
-    "strict",
-)  # "auto" is one of its two neighbours, as the walls call for
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 _Rule: TypeAlias = Callable[[Any, Any], bool]
@@ -54,6 +48,8 @@ def narrows(key: Key, value: Any, without: Mapping[str, Any], folder: Path) -> b
     if key.dotted == "sandbox.folders":
         own = () if without["sandbox.files"] == "none" else (folder,)
         return all(inside(each, (*own, *without[key.dotted])) for each in value)
+    if key.dotted == "rlm.environment":
+        return _contained(value, without, folder)
     rule = _RULES.get(key.dotted, _less if key.kind in ("number", "fraction", "size") else _never)
     return rule(value, without[key.dotted])
 
@@ -87,8 +83,20 @@ def _on(value: Any, below: Any) -> bool:
     return value is True
 
 
-def _container(value: Any, below: Any) -> bool:
-    return bool(value == "docker")
+def _no_pull(value: Any, below: Any) -> bool:
+    return bool(value == "never")
+
+
+def _contained(value: Any, without: Mapping[str, Any], folder: Path) -> bool:
+    """A container is the stronger wall, unless the user lets containers have more than other sessions."""
+    own = () if without["sandbox.files"] == "none" else (folder,)
+    seen = (*own, *without["sandbox.folders"])
+    return (
+        value == "docker"
+        and (without["rlm.docker_network_disabled"] or without["sandbox.network"])
+        and without["rlm.docker_memory"] <= without["sandbox.memory_bytes"]
+        and all(inside(mount, seen) for mount in without["rlm.docker_mounts"])
+    )
 
 
 def _fewer_files(value: Any, below: Any) -> bool:
@@ -96,7 +104,8 @@ def _fewer_files(value: Any, below: Any) -> bool:
 
 
 def _stricter(value: Any, below: Any) -> bool:
-    return _POLICIES.index(value) > _POLICIES.index(below)
+    """Say whether a policy is stricter. What "auto" stands for depends on the walls; in a container it is "off"."""
+    return value == "strict" or below == "off"
 
 
 def _no_address(value: Any, below: Any) -> bool:
@@ -113,11 +122,11 @@ _OF_THE_SERVER = frozenset(
 )
 
 _RULES: Mapping[str, _Rule] = {
-    "rlm.environment": _container,
     "rlm.backend": _always,
     "rlm.model": _no_address,
     "rlm.verbose": _always,
     "rlm.docker_network_disabled": _on,
+    "rlm.docker_pull": _no_pull,
     "rlm.snipara_project_slug": _plain_slug,
     "sandbox.files": _fewer_files,
     "sandbox.network": _off,

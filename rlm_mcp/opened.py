@@ -5,21 +5,32 @@ It ends in the other order than it began: sessions, then who writes them down, t
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
 
+from .environments import Docker, Environment
 from .tenants import Tenant
 
 if TYPE_CHECKING:
+    from rlm_sandboxes import Limits, Process, Program
+    from rlm_sandboxes.docker import DockerSandbox
     from rlm_sandboxes.local import LocalSandbox
     from rlm_sessions import Care, Household, Keepers, Manager, Places
+
+    Sandbox: TypeAlias = LocalSandbox | DockerSandbox
+
+_log = logging.getLogger(__name__)
 
 MOST_TENANTS = 100
 _UNUSED_SECONDS = 600.0
@@ -51,13 +62,20 @@ class Opened:
     """Everything that is open. It is closed by `close`, within the task group that it was given."""
 
     def __init__(
-        self, tasks: anyio.abc.TaskGroup, *, python: Path | None, terms: Callable[[Tenant], Terms]
+        self,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        terms: Callable[[Tenant], Terms],
+        hear: Callable[[Environment, str], None],
+        brief: bool,
     ) -> None:
         self._tasks = tasks
-        self._python = python
         self._terms = terms
+        self._hear = hear
+        self._brief = brief
         self._held: dict[Tenant, _Held] = {}
-        self._sandboxes: dict[Path | None, LocalSandbox] = {}
+        self._sandboxes: dict[Environment, Sandbox] = {}
+        self._doors: defaultdict[Environment, anyio.Lock] = defaultdict(anyio.Lock)
         self._keepers: Keepers | None = None
         self._opening = anyio.Lock()
         self._over = anyio.Event()
@@ -76,13 +94,19 @@ class Opened:
         held.used_at = time.monotonic()
         return held.manager
 
-    async def sandbox(self, python: Path | None) -> LocalSandbox:
-        """Return the place where a Python runs."""
-        found = self._sandboxes.get(python)
+    async def sandbox(self, environment: Environment) -> Sandbox:
+        """Return the place to run in. Raise `SandboxUnavailable` if it cannot be opened now."""
+        found = self._sandboxes.get(environment)
         if found is not None:
             return found
-        async with self._opening:
-            return await self._sandbox(python)
+        async with self._doors[environment]:
+            if environment not in self._sandboxes:
+                self._sandboxes[environment] = await self._tasks.start(self._hold_sandbox, environment)
+            return self._sandboxes[environment]
+
+    def found(self, environment: Environment) -> Sandbox | None:
+        """Return the place to run in, if it is open."""
+        return self._sandboxes.get(environment)
 
     async def make_room(self) -> None:
         """Let go of the sessions that were used longest ago, where there are not files enough for another one."""
@@ -105,11 +129,10 @@ class Opened:
 
     async def _open(self, tenant: Tenant) -> _Held:
         self._part_with_some()
-        sandbox = await self._sandbox(self._python)
         if self._keepers is None:
             self._keepers = await self._tasks.start(self._hold_keepers)
         leave = anyio.Event()
-        manager: Manager = await self._tasks.start(self._hold_manager, tenant, sandbox, self._keepers, leave)
+        manager: Manager = await self._tasks.start(self._hold_manager, tenant, self._keepers, leave)
         held = self._held[tenant] = _Held(manager, leave, time.monotonic())
         return held
 
@@ -123,17 +146,11 @@ class Opened:
                 del self._held[tenant]
                 held.leave.set()
 
-    async def _sandbox(self, python: Path | None) -> LocalSandbox:
-        if python not in self._sandboxes:
-            self._sandboxes[python] = await self._tasks.start(self._hold_sandbox, python)
-        return self._sandboxes[python]
-
     # ---- holding
 
     async def _hold_manager(
         self,
         tenant: Tenant,
-        sandbox: LocalSandbox,
         keepers: Keepers,
         leave: anyio.Event,
         *,
@@ -145,7 +162,7 @@ class Opened:
         self._ends_of_managers.append(ended)
         try:
             async with open_manager(
-                sandbox, terms.places, care=terms.care, household=terms.household, keepers=keepers
+                _Unsaid(), terms.places, care=terms.care, household=terms.household, keepers=keepers
             ) as manager:
                 task_status.started(manager)
                 await leave.wait()
@@ -161,13 +178,21 @@ class Opened:
             await self._until_no_manager()
 
     async def _hold_sandbox(
-        self, python: Path | None, *, task_status: anyio.abc.TaskStatus[LocalSandbox]
+        self, environment: Environment, *, task_status: anyio.abc.TaskStatus[Sandbox]
     ) -> None:
-        from rlm_sandboxes.local import LocalSandbox
-
-        async with LocalSandbox(python=python) as sandbox:
-            task_status.started(sandbox)
-            await self._until_no_manager()
+        told = False
+        try:
+            hear = partial(self._hear, environment)
+            async with sandbox_of(environment, hear, brief=self._brief) as sandbox:
+                task_status.started(sandbox)
+                told = True
+                await self._until_no_manager()
+        except Exception:
+            if not told:
+                raise
+            _log.exception("The place to run in was lost; the next session opens it anew.")
+        finally:
+            self._sandboxes.pop(environment, None)
 
     async def _until_no_manager(self) -> None:
         try:
@@ -176,6 +201,44 @@ class Opened:
             with anyio.CancelScope(shield=True):
                 for ended in list(self._ends_of_managers):
                     await ended.wait()
+
+
+def sandbox_of(
+    environment: Environment, hear: Callable[[str], None] | None = None, *, brief: bool = False
+) -> AbstractAsyncContextManager[Sandbox]:
+    """Return a place to run in, to be opened. `hear` is told how an image is fetched."""
+    if isinstance(environment, Docker):
+        return _containers(environment, hear, brief=brief)
+    from rlm_sandboxes.local import LocalSandbox
+
+    return LocalSandbox(python=environment.python)
+
+
+def _containers(docker: Docker, hear: Callable[[str], None] | None, *, brief: bool) -> DockerSandbox:
+    from rlm_sandboxes.docker import DockerSandbox
+
+    return DockerSandbox(
+        docker.image,
+        python=docker.python,
+        engine=docker.host or None,
+        runtime=docker.runtime or None,
+        cpus=docker.cpus,
+        network=docker.network,
+        mounts=docker.mounts,
+        copy_files=docker.copy_files,
+        pull=docker.pull,
+        warm=0 if brief else docker.warm,
+        on_progress=hear,
+    )
+
+
+class _Unsaid:
+    """Stands where a manager has a sandbox for sessions that are opened without one: none is."""
+
+    def start(
+        self, program: Program, workdir: Path | None, limits: Limits
+    ) -> AbstractAsyncContextManager[Process]:
+        raise AssertionError("each session is opened with a place of its own to run in")
 
 
 def _most_sessions() -> int:

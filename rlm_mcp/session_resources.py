@@ -22,6 +22,7 @@ from .known import Known, key_of, known_project, known_projects
 from .tenants import Tenant
 
 if TYPE_CHECKING:
+    from rlm_sandboxes import Layer
     from rlm_sessions import ProjectSession
 
 JSON = "application/json"
@@ -115,7 +116,7 @@ class SessionFamily:
         isolation = session.isolation
         told: dict[str, Any] = {"isolation": None}
         if isolation is not None:
-            layers = [{"name": layer.name, "holds": layer.holds} for layer in isolation.layers]
+            layers = [_told_of_layer(layer) for layer in isolation.layers]
             told["isolation"] = {"strong": isolation.strong, "layers": layers}
         return told | await _variables(session)
 
@@ -184,6 +185,11 @@ async def _variables(session: ProjectSession) -> dict[str, Any]:
         ]
         return {"variables": told, "variables_total": len(found)}
     return {"variables": None, "variables_note": "the session is too busy to tell; try again"}
+
+
+def _told_of_layer(layer: Layer) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": layer.name, "holds": layer.holds}
+    return told if layer.holds else told | {"why": layer.detail}
 
 
 def _told(known: Known, step: int) -> dict[str, Any]:

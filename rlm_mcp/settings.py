@@ -67,14 +67,30 @@ class RlmSection(Section):
     """Tell on stderr what goes on."""
     log_dir: Folder | None = None
     """Where trajectories are written; the project's own place unless given."""
-    docker_image: str = Field(default="python:3.11-slim", max_length=500)
+    docker_image: str = Field(default="python:3.11-slim", min_length=1, max_length=500)
     """The image for sessions in Docker; any with Python 3.9 or newer."""
+    docker_python: str = Field(default="python3", min_length=1, max_length=500)
+    """The Python in the image that runs the code: a name on its PATH, or a path in it."""
     docker_cpus: float = Field(default=1.0, gt=0, le=1024)
     """How many processors a container may use."""
     docker_memory: Bytes = Field(default=512 * MIB, ge=32 * MIB, le=2**53)
-    """How much memory a container may use."""
+    """How much memory a session in a container may use, in place of memory_bytes of [sandbox]."""
     docker_network_disabled: bool = True
-    """Whether containers are without a network."""
+    """Whether containers are without a network, in place of network of [sandbox]."""
+    docker_network: str = Field(default="bridge", min_length=1, max_length=200)
+    """The engine's network for containers that have one: "bridge", "host" for the machine's own, or a name."""
+    docker_mounts: tuple[Folder, ...] = Field(default=(), max_length=100)
+    """Further folders that containers see, read-only, and from which contexts may be loaded."""
+    docker_copy_files: bool = False
+    """Whether containers get copies of folders in place of a view of them; an engine elsewhere always gives copies."""
+    docker_runtime: str = Field(default="", max_length=200)
+    """The engine's runtime for containers, such as "runsc" or "kata"; the engine's own choice unless named."""
+    docker_host: str = Field(default="", max_length=2000)
+    """Where the engine listens, as in DOCKER_HOST; found as Docker's own command finds it unless named."""
+    docker_pull: Literal["missing", "never"] = "missing"
+    """Whether an image that the engine does not have is fetched."""
+    docker_warm: int = Field(default=1, ge=0, le=100)
+    """How many containers a server keeps ready for the next session of the kind that was started last."""
     snipara_api_key: str = Field(default="", max_length=4000, repr=False, json_schema_extra={"secret": True})
     """The key for Snipara; better given in the environment."""
     snipara_project_slug: str = Field(default="", max_length=200)
@@ -95,7 +111,7 @@ class SandboxSection(Section):
     python: Folder | None = None
     """The Python that runs the code: a program or a virtual environment; the project's .venv unless given."""
     policy: Literal["auto", "off", "permissive", "strict"] = "auto"
-    """The language policy: "auto" is permissive behind strong walls and strict behind weak ones."""
+    """The language policy: "auto" is permissive behind strong walls, strict behind weak ones, and off in a strong container."""
     wall_seconds: float = Field(default=120.0, ge=0.1, le=86_400)
     """How long one cell may run unless the call says otherwise."""
     max_wall_seconds: float = Field(default=600.0, ge=0.1, le=86_400)

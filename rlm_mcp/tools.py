@@ -14,12 +14,13 @@ from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnot
 from . import texts
 from .app import App, Change
 from .arguments import Arguments, ClearContext, ExecutePython, GetContext, SetContext, parse, schema_of
+from .environments import has_network
 from .errors import FileNotAllowed, PartlySet, TooManyWait
 from .narrowing import inside
 from .tenants import Tenant
 
 if TYPE_CHECKING:
-    from rlm_sessions import CellResult, Project, ProjectSession
+    from rlm_sessions import Project, ProjectSession
 
 MOST_WAITING = 100
 _GLOB = frozenset("*?[")
@@ -73,7 +74,8 @@ class Doorway:
 async def _execute(app: App, asker: Asker, project: Project, given: ExecutePython) -> CallToolResult:
     session = await app.session(asker.tenant, project)
     _check_room(session)
-    result = await _run(app, session, asker, given)
+    with app.progress.of_call(asker, _at_work(app, asker, project, session)) as teller:
+        result = await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)
     notes = await app.first_notes(asker.tenant, project)
     await _tell_changes(app, asker.tenant, session, listed=bool(result.output_id or result.displays))
     return CallToolResult(content=texts.of_cell(result, notes), is_error=result.error is not None)
@@ -86,15 +88,18 @@ def _check_room(session: ProjectSession) -> None:
         raise TooManyWait(info.waiting, str(info))
 
 
-async def _run(app: App, session: ProjectSession, asker: Asker, given: ExecutePython) -> CellResult:
-    def at_work(seconds: float) -> str:
-        waiting = session.info().waiting
-        return f"at work for {seconds:.0f} s" + (
-            f"; {waiting} calls wait for this session" if waiting else ""
-        )
+def _at_work(app: App, asker: Asker, project: Project, session: ProjectSession) -> Callable[[float], str]:
+    """Return what to say of a call that takes long, and that prints nothing."""
 
-    with app.progress.of_call(asker, at_work) as teller:
-        return await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)
+    def said(seconds: float) -> str:
+        news = app.news_of(asker.tenant, project)
+        if news and session.waking:
+            return news
+        waiting = session.info().waiting
+        more = f"; {waiting} calls wait for this session" if waiting else ""
+        return f"at work for {seconds:.0f} s{more}"
+
+    return said
 
 
 # ---- get_repl_context
@@ -146,7 +151,8 @@ async def _set(app: App, asker: Asker, project: Project, given: SetContext) -> l
     _check_room(session)
     folders = await app.folders(asker.tenant, project, session.project.folder)
     files = await anyio.to_thread.run_sync(_all_files, given.files, session.project.folder, folders)
-    said, notes = await _put(session, given, files)
+    with app.progress.of_call(asker, _at_work(app, asker, project, session)):
+        said, notes = await _put(session, given, files)
     await _tell_changes(app, asker.tenant, session, listed=False)
     notes += await app.first_notes(asker.tenant, project)
     return [_text("\n".join([*said, *texts.of_notes(notes)]))]
@@ -318,7 +324,7 @@ class Tools:
         maximum = {"timeout_s": sandbox.most_seconds} if doorway.takes is ExecutePython else None
         hints = doorway.annotations
         if doorway.takes is ExecutePython:
-            hints = hints.model_copy(update={"open_world_hint": sandbox.network})
+            hints = hints.model_copy(update={"open_world_hint": has_network(self._app.settings)})
         schema = schema_of(doorway.takes, maximum=maximum)
         if doorway.takes is ExecutePython:
             schema["properties"]["timeout_s"]["default"] = sandbox.wall_seconds

@@ -22,12 +22,11 @@ docker_engine() {
     elif [[ $EUID == 0 ]] && command -v docker >/dev/null && command -v dockerd >/dev/null; then
         start_engine "$folder"
     else
-        printf '%s\n' "No Docker engine answers, so what needs one will fail. Start one and set DOCKER_HOST; or install one" \
-            "(on Debian: apt-get install docker.io), which these scripts then start themselves when root runs them." >&2
+        say_no_engine
         return
     fi
     if [[ -z ${RLM_TEST_DOCKER_IMAGE:-} ]]; then
-        "$root/scripts/docker-image" --keep "$folder/image" ||
+        "$root/scripts/docker-image" --keep "$folder/image" 7>&- ||
             fail "The image for the tests could not be made; the lines above say why."
         export RLM_TEST_DOCKER_IMAGE=rlm-python:local
     fi
@@ -35,6 +34,16 @@ docker_engine() {
 
 engine_answers() {
     command -v docker >/dev/null && timeout 10 docker version >/dev/null 2>&1
+}
+
+say_no_engine() {
+    local reason
+    reason=$(timeout 10 docker version 2>&1 >/dev/null | tail -n 1) || true
+    printf '%s\n' "No Docker engine answers, so every test that needs one will fail. Either" \
+        "- start one that $(id -un) may use, rootless or not, or name one with DOCKER_HOST; or" \
+        "- install one (on Debian: apt-get install docker.io) and run this as root: it then starts its own for the tests; or" \
+        "- leave these tests out with: -k 'not docker'" \
+        "What was tried: ${reason:-docker version, which did not answer}" >&2
 }
 
 start_engine() {
@@ -57,6 +66,8 @@ start_engine() {
   "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false, "ip-masq": false, "shutdown-timeout": 1
 }
 END
+    # Its socket knows no TLS, and it has none of the images of another engine.
+    unset RLM_TEST_DOCKER_HOST RLM_TEST_DOCKER_IMAGE DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_API_VERSION
     # In a session of its own, so that Ctrl-C reaches it last.
     setsid dockerd --config-file "$folder/daemon.json" --group "$(id -gn)" </dev/null >"$folder/log" 2>&1 7>&- &
     export DOCKER_HOST=unix://$folder/docker.sock
@@ -100,6 +111,7 @@ stop_engine() {
         [[ $mount != "$folder"/* ]] || umount --lazy "$mount"
     done
     rm -rf "$folder" "$folder.lock"
+    pgrep --exact dockerd >/dev/null || rmdir /sys/fs/cgroup/{,*/}docker 2>/dev/null || true  # where they are empty
 }
 
 # Whether a process is the engine in that folder, or one of its helpers: all are told in their arguments where it lies.

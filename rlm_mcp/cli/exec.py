@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import tokenize
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from .output import (
     CommandFailed,
     Out,
     failure_of,
+    visible,
 )
 from .parsing import add_sandbox_settings
 
@@ -54,7 +54,12 @@ _PROBLEM_CODES = {"interrupted": INTERRUPTED, "busy": LIMIT, "sandbox": UNAVAILA
 _USUAL = "The session is back from disk"  # as it is each time, where no server holds it
 _OF_CALLS = re.compile(r"Pass a larger timeout_s .*? in one call\. ?")  # said to clients, who have no flags
 _OURS = re.compile(r"\brlm_guest(?:\.\w+)*\.(?=\w+:)")  # where our own exceptions are defined
-_WAYS_OUT = {"memory_bytes": "--memory SIZE allows more.", "files": "--files write allows it."}
+_WAYS_OUT = {
+    "memory_bytes": "--memory SIZE allows more.",
+    "docker_memory": "--set rlm.docker_memory=SIZE allows more.",
+    "files": "--files write allows it.",
+}
+_BAR = " ["  # of what Docker says of each piece, and again
 _SUFFIXES = {"image/png": ".png", "image/svg+xml": ".svg", "image/jpeg": ".jpg", "image/gif": ".gif"}
 
 
@@ -166,7 +171,7 @@ def _facts(
             pass
         telling.through = None
         try:
-            return _run_here(ground, project, code, timeout_s, telling.hear)
+            return _run_here(ground, project, code, timeout_s, telling)
         except Taken:
             if owner is not None and not owner.here:
                 raise
@@ -208,18 +213,18 @@ def _wait(ground: Ground, project: Project, out: Out) -> None:
 
 
 def _run_here(
-    ground: Ground, project: Project, code: str, timeout_s: float | None, hear: Callable[[str, str], None]
+    ground: Ground, project: Project, code: str, timeout_s: float | None, telling: Telling
 ) -> dict[str, Any]:
     import anyio
 
     try:
-        return anyio.run(_run_session, ground, project, code, timeout_s, hear)
+        return anyio.run(_run_session, ground, project, code, timeout_s, telling)
     except BaseExceptionGroup as group:
         raise (failure_of(group) or group) from group
 
 
 async def _run_session(
-    ground: Ground, project: Project, code: str, timeout_s: float | None, hear: Callable[[str, str], None]
+    ground: Ground, project: Project, code: str, timeout_s: float | None, telling: Telling
 ) -> dict[str, Any]:
     import anyio
 
@@ -231,7 +236,7 @@ async def _run_session(
         if unread:
             return
         try:
-            hear(stream, text)
+            telling.hear(stream, text)
         except BrokenPipeError as problem:
             unread.append(problem)
             running.cancel()
@@ -242,6 +247,7 @@ async def _run_session(
     async with anyio.create_task_group() as tasks:
         await tasks.start(_heed_interrupts, running)
         async with session_here(ground, project) as (app, session):
+            app.on_news.append(telling.hear_news)
             with running:
                 result = await session.run(code, on_output=on_output, wall_seconds=timeout_s)
             notes = await app.first_notes(OWNER, project)
@@ -296,6 +302,11 @@ class Telling:
         target = sys.stderr if stream == "err" else sys.stdout
         target.write(text)
         target.flush()
+
+    def hear_news(self, news: str) -> None:
+        """Tell what is waited for; of what is told again and again, such as a bar, nothing."""
+        if _BAR not in news:
+            self.out.talk(f"[{visible(news)}]")
 
     def end(self, facts: dict[str, Any]) -> int:
         """Print the rest, and return the exit code."""
@@ -398,7 +409,8 @@ def _failure_of(facts: dict[str, Any], *, in_server: bool) -> CommandFailed | No
             code, exit_code = "timeout", TIMEOUT
         if error["name"] == "KeyboardInterrupt":
             code, exit_code = "interrupted", INTERRUPTED
-        hint = "" if in_server else _WAYS_OUT.get(limit or "", "")
+        named = "docker_memory" if "docker_memory" in error["message"] else limit or ""
+        hint = "" if in_server else _WAYS_OUT.get(named, "")
         hint = "--timeout SECONDS gives more time." if code == "timeout" else hint
         return CommandFailed(
             f"{error['name']}: {error['message']}", hint=hint, code=code, exit_code=exit_code

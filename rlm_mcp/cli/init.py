@@ -56,6 +56,8 @@ _WANTED: Sequence[str] = (
     "sessions.durable",
     "sessions.shown_characters",
     "rlm.environment",
+    "rlm.docker_image",
+    "rlm.docker_memory",
     "rlm.model",
     "rlm.max_depth",
     "rlm.max_subcalls",
@@ -69,6 +71,7 @@ _NEED_TRUST = {
     "sandbox.python": "Needs trust.",
     "sandbox.folders": "Those outside of the project need trust.",
     "sandbox.policy": "A less strict one needs trust.",
+    "rlm.docker_image": "Another one needs trust.",
     "sandbox.wall_seconds": "More needs trust, as with all numbers and sizes.",
 }
 

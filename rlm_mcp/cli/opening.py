@@ -59,7 +59,7 @@ async def session_here(ground: Ground, project: Project) -> AsyncGenerator[tuple
     from ..app import open_app
     from ..tenants import OWNER
 
-    async with open_app(ground.sources, base=ground.loaded) as app:
+    async with open_app(ground.sources, base=ground.loaded, brief=True) as app:
         session = await app.session(OWNER, project)
         if session.project.key != project.key:
             await _drop(app, ground, project, session)

@@ -163,10 +163,10 @@ def _known() -> Iterator[tuple[type[BaseException], str, int]]:
     import rlm_sandboxes
     import rlm_sessions
 
-    from ..errors import EnvironmentMissing
+    from ..errors import EnvironmentUnavailable
     from ..sources import SettingsError
 
-    yield EnvironmentMissing, "configuration", CONFIGURATION
+    yield EnvironmentUnavailable, "sandbox", UNAVAILABLE
     yield SettingsError, "configuration", CONFIGURATION
     yield rlm_sandboxes.LimitsInvalid, "configuration", CONFIGURATION
     yield rlm_sessions.ProjectError, "project", USAGE

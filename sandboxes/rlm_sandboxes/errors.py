@@ -39,7 +39,7 @@ class LibraryMissing(SandboxUnavailable):
         self.library = library
         super().__init__(
             f"The {backend!r} sandbox needs the Python package {library!r}, which is not installed here. "
-            f"Install it with: pip install 'rlm-mcp[{backend}]'"
+            f"Install it: pip install 'rlm-mcp[{backend}]'; with uvx, start uvx --from 'rlm-mcp[{backend}]' rlm-mcp."
         )
 
 

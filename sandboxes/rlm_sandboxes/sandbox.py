@@ -69,6 +69,11 @@ class Isolation:
         missing = ", ".join(str(layer) for layer in self.layers if not layer.holds)
         return f"{held}; {missing}" if missing else held
 
+    @property
+    def contained(self) -> bool:
+        """Whether the process is in a container, where nothing is but what was put there for it."""
+        return any(layer.holds and layer.name.partition("(")[0] == "container" for layer in self.layers)
+
     def holds(self, *names: str) -> bool:
         """Return whether every named layer holds."""
         return {layer.name for layer in self.layers if layer.holds} >= set(names)

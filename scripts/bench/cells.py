@@ -25,6 +25,7 @@ _REST_SECONDS = 0.7
 _AWAIT = "import asyncio\nawait asyncio.sleep(0)"
 _PRINTING = "for _ in range(100_000):\n    print('x' * 99)"
 _DEADLINE_SECONDS = _GRACE_SECONDS = 0.1
+HASTY = Limits(wall_seconds=_DEADLINE_SECONDS, grace_seconds=_GRACE_SECONDS)
 _ENDLESS = "while True:\n    pass"
 _STUBBORN = (
     "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
@@ -43,11 +44,11 @@ async def measure_round_trip(rounds: int) -> list[Table]:
                     _timed, lambda: eval(compile("1+1", "<cell>", "eval"))
                 ),
                 PLAIN: partial(_timed, lambda: repl.ask("1+1")),
-                "session": partial(_timed_cells, session, "1+1"),
-                "session, an assignment": partial(_timed_cells, session, "x = 1"),
-                "session, a print": partial(_timed_cells, session, "print('hello')"),
-                "session, top-level await": partial(_timed_cells, session, _AWAIT),
-                "session, after a rest": partial(_rested, session),
+                "session": partial(timed_cells, session, "1+1"),
+                "session, an assignment": partial(timed_cells, session, "x = 1"),
+                "session, a print": partial(timed_cells, session, "print('hello')"),
+                "session, top-level await": partial(timed_cells, session, _AWAIT),
+                "session, after a rest": partial(rested, session),
                 JUPYTER: partial(_timed_in_thread, lambda: kernel.ask("1+1")),
             }
             found = await batches_in_turns(
@@ -61,12 +62,14 @@ async def _timed(act: Callable[[], object]) -> list[float]:
     return [seconds_of(act) for _ in range(_BATCH)]
 
 
-async def _timed_cells(session: Session, code: str) -> list[float]:
+async def timed_cells(session: Session, code: str) -> list[float]:
+    """Run a batch of cells and return how long each took."""
     well(await session.run(code))  # it also wakes a session that came to rest while others had their turn
     return [await seconds_of_cell(session, code) for _ in range(_BATCH)]
 
 
-async def _rested(session: Session) -> list[float]:
+async def rested(session: Session) -> list[float]:
+    """Let a session come to rest, and return how long the cell takes that wakes it."""
     await anyio.sleep(_REST_SECONDS)
     return [await seconds_of_cell(session, "1+1")]
 
@@ -176,13 +179,12 @@ async def measure_output(rounds: int) -> list[Table]:
 
 async def measure_interrupts(rounds: int) -> list[Table]:
     """Measure how long after its deadline an endless cell is over."""
-    limits = Limits(wall_seconds=_DEADLINE_SECONDS, grace_seconds=_GRACE_SECONDS)
-    async with LocalSandbox() as sandbox, open_session(sandbox, limits=limits) as session:
+    async with LocalSandbox() as sandbox, open_session(sandbox, limits=HASTY) as session:
         with peers.plain_repl() as repl:
             contenders: dict[str, Contender] = {
                 f"{PLAIN}, SIGINT": _interrupting(repl),
-                "session, interrupted": partial(_past_deadline, session),
-                "session, killed, past the grace time": partial(_past_grace, sandbox, limits),
+                "session, interrupted": partial(past_deadline, session),
+                "session, killed, past the grace time": partial(past_grace, sandbox),
             }
             found = await in_turns(contenders, rounds=rounds)
     rows = [Row(name, values) for name, values in found.items()]
@@ -201,16 +203,19 @@ def _interrupting(repl: peers.PlainRepl) -> Contender:
     return in_thread(act)
 
 
-async def _past_deadline(session: Session) -> float:
+async def past_deadline(session: Session) -> float:
+    """Return how long after its deadline an endless cell is over, in a session with the limits `HASTY`."""
     began = time.perf_counter()
     result = await session.run(_ENDLESS)
     assert result.error is not None and result.error.limit == "wall_seconds" and not result.lost
     return time.perf_counter() - began - _DEADLINE_SECONDS
 
 
-async def _past_grace(sandbox: Sandbox, limits: Limits) -> float:
-    async with open_session(sandbox, limits=limits) as session:
-        began = time.perf_counter()
-        result = await session.run(_STUBBORN)
-        assert result.lost
-        return time.perf_counter() - began - _DEADLINE_SECONDS - _GRACE_SECONDS
+async def past_grace(sandbox: Sandbox) -> float:
+    """Return how long after its grace time a cell is over that does not let itself be interrupted."""
+    while True:
+        async with open_session(sandbox, limits=HASTY) as session:
+            began = time.perf_counter()
+            result = await session.run(_STUBBORN)
+            if result.lost:  # else the interrupt came before the cell had come to where it is stubborn
+                return time.perf_counter() - began - _DEADLINE_SECONDS - _GRACE_SECONDS

@@ -130,8 +130,8 @@ async def in_turns(
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(-1, rounds):
         for name in _order(list(contenders), number):
-            every = max(1, rounds // (seldom or {}).get(name, rounds))
-            if number % every == 0 and len(found[name]) < (seldom or {}).get(name, rounds):
+            turns = min(rounds, (seldom or {}).get(name, rounds))
+            if number >= 0 and number % (rounds // turns) == 0 and len(found[name]) < turns:
                 value = await contenders[name]()
                 found[name].append(value)
             elif number == -1:

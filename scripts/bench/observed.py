@@ -39,6 +39,11 @@ class ObservedProcess:
         return int(getattr(self._inner, "_seen")[0])  # noqa: B009 - nobody but a benchmark asks for it
 
     @property
+    def container(self) -> str:
+        """The name of the container that a process of the docker sandbox is in."""
+        return str(getattr(self._inner, "name"))  # noqa: B009
+
+    @property
     def side_channel(self) -> socket.socket | None:
         return self._inner.side_channel
 

@@ -23,6 +23,12 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in _children(pid) for one in family(child))]
 
 
+def parent(pid: int) -> int:
+    """Return the process that started a process, or 0 if that is gone."""
+    stat = _stat(pid)
+    return int(stat[1]) if stat else 0
+
+
 def known(pid: int) -> list[Known]:
     """Return a process and all below it, so that they can be looked for later."""
     found = [(one, _stat(one)) for one in family(pid)]

@@ -75,7 +75,8 @@ class Lost:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.type}): {self.reason}"
+        kind = f" ({self.type})" if self.type else ""
+        return f"{self.name}{kind}: {self.reason}"
 
 
 @dataclass(frozen=True)

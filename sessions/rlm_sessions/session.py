@@ -118,10 +118,10 @@ async def open_session(
 ) -> AsyncGenerator[Session, None]:
     """Open a session in `sandbox` for the folder `project`, or for none.
 
-    `policy` is the language policy: "auto" is permissive behind strong walls and strict behind
-    weak ones. `answer` is asked whatever code in a cell asks by `call(name, payload)`. With `keep`,
-    the state after each step is written down there; who closes the session waits until it is. `more` says
-    what a cell that reached a limit is told about raising it.
+    `policy` is the language policy: "auto" is off in a strong container, permissive behind other strong
+    walls and strict behind weak ones. `answer` is asked whatever code in a cell asks by `call(name, payload)`.
+    With `keep`, the state after each step is written down there; who closes the session waits until it is.
+    `more` says what a cell that reached a limit is told about raising it.
     """
     limits = limits or Limits()
     async with AsyncExitStack() as stack:
@@ -204,7 +204,7 @@ class Session:
     async def begin(self, policy: Policy, *, keeps: bool = False) -> None:
         """Tell the guest what it is to be, and hear that it is ready."""
         strong = self._process.isolation.strong
-        mode = policy if policy != "auto" else "permissive" if strong else "strict"
+        mode = policy if policy != "auto" else _policy_for(self._process.isolation)
         opened = {"network": self.limits.network, "processes": self.limits.processes > 0}
         facts = {"policy": mode, "keeps": keeps, "environment": {"MPLBACKEND": "agg"}, **opened}
         setup = Frame("setup", facts)
@@ -219,7 +219,8 @@ class Session:
         missing = text_of(ready.facts, "policy_missing", most=500)
         if missing and not strong:
             raise TooWeak(str(self._process.isolation), missing)
-        held = Layer(f"policy({mode})", mode != "off" and not missing, missing or "switched off")
+        unneeded = "not needed in a container" if policy == "auto" else "switched off"
+        held = Layer(f"policy({mode})", mode != "off" and not missing, missing or unneeded)
         self.isolation = Isolation((*self._process.isolation.layers, held), strong=strong)
         self.python = tuple(n for n in ready.facts.get("python", []) if isinstance(n, int))
 
@@ -738,6 +739,13 @@ class Session:
             yield
         except WireError as problem:
             raise self._broken(problem) from problem
+
+
+def _policy_for(isolation: Isolation) -> Policy:
+    """Return the language policy that is wanted behind such walls."""
+    if not isolation.strong:
+        return "strict"
+    return "off" if isolation.contained else "permissive"
 
 
 class _Cell:

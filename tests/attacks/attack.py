@@ -37,6 +37,7 @@ Theme: TypeAlias = Literal[
     "hostile objects",
     "crashes",
     "standard input",
+    "containers",
 ]
 
 Effect: TypeAlias = Literal[

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+A_CONTAINER, NO_FILTER, BARE = "a container", "a container without its filter", "a container without walls"
+DOCKER_RUNS = (A_CONTAINER, NO_FILTER, BARE)
+
 User: TypeAlias = Literal["root", "ordinary"]
 
 
@@ -21,7 +24,7 @@ class NotHeld:
 
 NOT_HELD: tuple[NotHeld, ...] = (
     NotHeld(
-        ("the jail alone",),
+        ("the jail alone", A_CONTAINER),
         (
             "a-template-prints-the-insides",
             "a-template-prints-a-module",
@@ -31,14 +34,39 @@ NOT_HELD: tuple[NotHeld, ...] = (
         "A process may look at itself: only the language policy speaks of names, and there is nothing of the host in it.",
     ),
     NotHeld(
-        ("the jail alone", "all layers"),
+        ("the jail alone", "all layers", A_CONTAINER),
         ("a-log-record-prints-the-insides",),
         "The same; behind strong walls the policy leaves the templates of library modules alone.",
     ),
     NotHeld(
-        ("the jail alone",),
+        ("the jail alone", A_CONTAINER),
         ("a-lock-is-held-on-a-file-it-may-only-read",),
         "A lock by flock needs no right to write, and no filter can tell a file of the project from one of its own.",
+    ),
+    NotHeld(
+        (A_CONTAINER,),
+        ("the-devices-are-opened",),
+        "A container has devices of its own by such names: shared memory, queues, its descriptors.",
+    ),
+    NotHeld(
+        (A_CONTAINER,),
+        ("the-user-list-of-the-machine-is-read",),
+        "It is the image's list of users, and not the machine's.",
+    ),
+    NotHeld(
+        (A_CONTAINER, NO_FILTER),
+        ("the-parent-can-be-signalled",),
+        "The parent is the guard of this one container. It heeds no signal but what the program could do to itself.",
+    ),
+    NotHeld(
+        (A_CONTAINER,),
+        (
+            "garbage-is-written-to-every-descriptor",
+            "the-channel-is-closed",
+            "the-channel-is-replaced",
+            "the-crash-report-is-filled",
+        ),
+        "The stream to the host is pipes, which a program can spoil for its own session; the state of before is restored.",
     ),
 )
 

@@ -23,19 +23,20 @@ from pathlib import Path
 from typing import Any, cast
 
 KEY = "RLM_ATTACKED_KEY"
+_FOLDER = tempfile.gettempdir()  # as it is before the first ground becomes that
 
 CALLS: dict[str, str] = {
     "x86_64": """
         read=0 write=1 socket=41 connect=42 sendmsg=46 clone=56 shmget=29 msgget=68 syslog=103 setuid=105
         personality=135 chroot=161 mount=165 umount2=166 sethostname=170 clock_settime=227 tgkill=234
         add_key=248 keyctl=250 openat=257 unshare=272 perf_event_open=298 fanotify_init=300 setns=308
-        process_vm_readv=310 finit_module=313 seccomp=317 memfd_create=319 bpf=321 userfaultfd=323
+        open_by_handle_at=304 process_vm_readv=310 finit_module=313 seccomp=317 memfd_create=319 bpf=321 userfaultfd=323
     """,
     "aarch64": """
         read=63 write=64 socket=198 connect=203 sendmsg=211 clone=220 shmget=194 msgget=186 syslog=116
         setuid=146 personality=92 chroot=51 mount=40 umount2=39 sethostname=161 clock_settime=112
         tgkill=131 add_key=217 keyctl=219 openat=56 unshare=97 perf_event_open=241 fanotify_init=262
-        setns=268 process_vm_readv=270 finit_module=273 seccomp=277 memfd_create=279 bpf=280
+        open_by_handle_at=265 setns=268 process_vm_readv=270 finit_module=273 seccomp=277 memfd_create=279 bpf=280
         userfaultfd=282
     """,
 }
@@ -63,12 +64,16 @@ class Words:
     memory: str
     project: str
 
+    @classmethod
+    def draw(cls) -> Words:
+        return cls(*(_word() for _ in range(7)))
+
 
 @contextlib.contextmanager
-def open_ground() -> Generator[Ground, None, None]:
-    """Lay everything out, and clear it away."""
-    words = Words(*(_word() for _ in range(7)))
-    base = Path(tempfile.mkdtemp(prefix="attacked-"))
+def open_ground(words: Words | None = None) -> Generator[Ground, None, None]:
+    """Lay everything out, and clear it away. Grounds that are open at once have the same words."""
+    words = words or Words.draw()
+    base = Path(tempfile.mkdtemp(prefix="attacked-", dir=_FOLDER))
     base.chmod(0o755)
     os.environ[KEY] = words.environment
     temporary, tempfile.tempdir = tempfile.tempdir, str(base / "temporary")
@@ -82,7 +87,7 @@ def open_ground() -> Generator[Ground, None, None]:
             yield ground
     finally:
         signal.signal(signal.SIGUSR1, before)
-        del os.environ[KEY]
+        os.environ.pop(KEY, None)
         tempfile.tempdir = temporary
         shutil.rmtree(base)
 
@@ -108,6 +113,11 @@ class Ground:
             self._listeners[name] = stack.enter_context(listener)
         stack.callback(self._end_canary)
         self._start_canary()
+
+    @property
+    def folder(self) -> Path:
+        """Where all its files lie."""
+        return self._base
 
     def targets(self) -> dict[str, Any]:
         """Return what a cell is told of where things lie. No word of ours is in it."""

@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import anyio
 
-from rlm_sandboxes import Limits
+from rlm_sandboxes import Limits, Sandbox
 from rlm_sandboxes.local import LocalSandbox
 from rlm_sessions import CellResult, Policy, Session, SessionEnded, VariableError, open_session
 
@@ -33,22 +33,27 @@ _FORMS = ("text", "bytes", "json", "repr")
 
 @dataclass
 class Stage:
-    """A sandbox to attack from, a session in it that must come to no harm, and what lies outside."""
+    """A sandbox to attack from, a session in it that must come to no harm, and what lies outside.
+
+    Attacks may be carried out on several stages `at_once`. Nobody can tell then whose descriptors and processes
+    there are more of, and what is left of all has to be looked for in the end.
+    """
 
     run: str
-    sandbox: LocalSandbox
+    sandbox: Sandbox
     policy: Policy
     ground: Ground
     neighbour: Session
+    at_once: int = 1
 
     async def carry_out(self, attack: Attack) -> Breaches:
         """Run an attack and return every effect it had."""
         breaches: Breaches = {}
         proof = secrets.token_hex(8)
-        before = _Belongings()
+        before = Belongings()
         held_up = _HeldUp()
         told = _Told()
-        with anyio.move_on_after(_bound(attack)) as deadline:
+        with anyio.move_on_after(_bound(attack, self.at_once)) as deadline:
             async with held_up.watch():
                 await self._run(attack, proof, told, breaches)
         if deadline.cancelled_caught:
@@ -63,14 +68,18 @@ class Stage:
         project = self.ground.project if attack.project else None
         try:
             async with open_session(
-                self.sandbox, project=project, limits=_limits(attack), policy=self.policy, answer=_answer
+                self.sandbox,
+                project=project,
+                limits=_limits(attack, self.at_once),
+                policy=self.policy,
+                answer=_answer,
             ) as session:
                 await session.set("at", {**self.ground.targets(), "proof": proof})
                 await session.set("kept", "kept")
                 await self._run_cells(session, attack, told)
                 await self._look_back(session, attack, told, breaches)
         except Exception as problem:  # nothing but what a session says on purpose may come out of it
-            breaches["host"] = f"{type(problem).__name__} was raised: {problem}"
+            breaches["host"] = f"{type(problem).__name__} was raised: {problem}, {_parts(problem)}"
 
     async def _run_cells(self, session: Session, attack: Attack, told: _Told) -> None:
         try:
@@ -85,7 +94,7 @@ class Stage:
             if attack.rest_seconds:
                 await anyio.sleep(attack.rest_seconds)
                 await self._judge_going_on(breaches)
-            told.texts += [str(variable) for variable in await session.variables()]
+            told.texts += await _variables(session)
             await _take_loot(session, told)
             if attack.costs != "session":
                 kept = await session.run("kept")
@@ -113,7 +122,7 @@ class Stage:
             breaches["session"] = f"the cell was lost: {told.errors}"
 
     async def _judge_outside(
-        self, attack: Attack, before: _Belongings, held_up: _HeldUp, breaches: Breaches
+        self, attack: Attack, before: Belongings, held_up: _HeldUp, breaches: Breaches
     ) -> None:
         await self._judge_going_on(breaches)
         found: Breaches = {
@@ -121,8 +130,8 @@ class Stage:
             "reached": self.ground.reached(),
             "written": self.ground.written(project_may_change=attack.project == "write"),
             "neighbour": await self._harm_to_neighbour(),
-            "host": held_up.complaint() or before.complaint(),
-            "left": before.left(),
+            "host": held_up.complaint(self.at_once) or (before.complaint() if self.at_once == 1 else ""),
+            "left": before.left() if self.at_once == 1 else "",
         }
         for effect, detail in found.items():
             if detail:
@@ -145,6 +154,14 @@ class Stage:
         except (SessionEnded, TimeoutError) as problem:
             return f"the neighbour does not answer: {problem!r}"
         return "" if said.value == "'well'" else f"the neighbour answers otherwise: {said}"
+
+
+def _parts(problem: BaseException) -> list[str]:
+    """Return what a group of exceptions consists of."""
+    if isinstance(problem, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", problem)
+        return [part for inner in group.exceptions for part in (repr(inner), *_parts(inner))]
+    return []
 
 
 @asynccontextmanager
@@ -197,6 +214,13 @@ class _Told:
         self.texts.append(text)
 
 
+async def _variables(session: Session) -> list[str]:
+    try:
+        return [str(variable) for variable in await session.variables()]
+    except VariableError as problem:
+        return [str(problem)]
+
+
 async def _take_loot(session: Session, told: _Told) -> None:
     try:
         loot = await session.get("loot", max_bytes=1_000_000)
@@ -237,14 +261,15 @@ class _HeldUp:
                 self._longest = max(self._longest, time.monotonic() - began - 0.01)
                 self._most = max(self._most, _memory())
 
-    def complaint(self) -> str:
-        if self._longest > HELD_UP_SECONDS:
+    def complaint(self, attacks: int) -> str:
+        """Return what the host came to, through so many attacks at once, that it may not."""
+        if self._longest > HELD_UP_SECONDS * attacks:
             return f"the host was held up for {self._longest:.2f} seconds"
         grown = self._most - self._first
-        return f"the host grew by {grown / 2**20:.0f} MiB" if grown > GROWN_BYTES else ""
+        return f"the host grew by {grown / 2**20:.0f} MiB" if grown > GROWN_BYTES * attacks else ""
 
 
-class _Belongings:
+class Belongings:
     """What the host has: descriptors, processes, folders. Afterwards there must not be more."""
 
     def __init__(self) -> None:
@@ -252,9 +277,9 @@ class _Belongings:
         self._processes = _descendants()
         self._folders = _scratch_folders()
 
-    def complaint(self) -> str:
+    def complaint(self, *, most: int = 0) -> str:
         more = _descriptors() - self._descriptors
-        return f"{more} descriptors were left open" if more > 0 else ""
+        return f"{more} descriptors were left open" if more > most else ""
 
     def left(self) -> str:
         processes = _descendants() - self._processes
@@ -289,17 +314,20 @@ def _descendants() -> set[int]:
     return found
 
 
-def _limits(attack: Attack) -> Limits:
-    asked: dict[str, Any] = {"wall_seconds": 1, "grace_seconds": 0.3, **attack.limits}
+def _limits(attack: Attack, at_once: int) -> Limits:
+    grace = 0.3 if at_once == 1 else at_once
+    asked: dict[str, Any] = {"wall_seconds": 1, "grace_seconds": grace, **attack.limits}
     if attack.project:
         asked["files"] = attack.project
     return Limits(**asked)
 
 
-def _bound(attack: Attack) -> float:
-    limits = _limits(attack)
+def _bound(attack: Attack, at_once: int) -> float:
+    limits = _limits(attack, at_once)
     steps = len(attack.cells) + 2
-    return (limits.wall_seconds + limits.grace_seconds) * steps + attack.rest_seconds + _SLACK_SECONDS
+    return (
+        (limits.wall_seconds + limits.grace_seconds) * steps + attack.rest_seconds + _SLACK_SECONDS * at_once
+    )
 
 
 async def _answer(name: str, payload: Any) -> Any:

@@ -35,6 +35,7 @@ SANDBOXES: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
 }
 WITH_WALLS = ("local", "docker")
 WITH_GUARDED_CHANNELS = ("local",)
+WITH_COPIES = ("local", "docker")
 
 
 @pytest.fixture(params=SANDBOXES)
@@ -53,6 +54,13 @@ async def walls(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture(params=WITH_GUARDED_CHANNELS)
 async def guarded(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    """Each sandbox in turn whose channels to the host are out of reach of code inside, and which lets a program copy itself."""
+    """Each sandbox in turn whose channels to the host are out of reach of code inside."""
+    async with SANDBOXES[request.param]() as opened:
+        yield opened
+
+
+@pytest.fixture(params=WITH_COPIES)
+async def copying(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """Each sandbox in turn which lets a program copy itself, and has a second way out of it."""
     async with SANDBOXES[request.param]() as opened:
         yield opened

@@ -115,6 +115,19 @@ async def test_the_scratch_folder_is_private_and_empty(walls: Sandbox) -> None:
     assert (kept, mine, others) == ("4", "['mine']", "[]")
 
 
+async def test_a_host_that_keeps_its_new_files_to_itself_has_the_same_sandbox(walls: Sandbox) -> None:
+    usual = os.umask(0o077)
+    try:
+        async with walls.start(PROBE, None, Limits()) as process:
+            answer = await evaluate(
+                process, "open('/dev/null').read(), __import__('tempfile').gettempdir() > ''"
+            )
+    finally:
+        os.umask(usual)
+
+    assert answer == "('', True)"
+
+
 async def test_the_network_is_out_of_reach(walls: Sandbox) -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
@@ -257,8 +270,8 @@ async def test_no_descriptor_leads_anywhere(guarded: Sandbox) -> None:
 COPY = "__import__('os').fork() or __import__('os')._exit(0)"
 
 
-async def test_a_program_copies_itself_with_leave_and_once(guarded: Sandbox) -> None:
-    async with guarded.start(PROBE, None, Limits()) as process:
+async def test_a_program_copies_itself_with_leave_and_once(copying: Sandbox) -> None:
+    async with copying.start(PROBE, None, Limits()) as process:
         before = await evaluate(process, COPY)
         process.let_copy()
         number = await evaluate(process, COPY)
@@ -271,10 +284,10 @@ async def test_a_program_copies_itself_with_leave_and_once(guarded: Sandbox) -> 
     assert {answer.partition("]")[0] for answer in (before, beside, after)} == {"PermissionError: [Errno 1"}
 
 
-async def test_there_is_never_more_than_one_copy(guarded: Sandbox) -> None:
+async def test_there_is_never_more_than_one_copy(copying: Sandbox) -> None:
     staying = "__import__('os').fork() or __import__('time').sleep(60)"
 
-    async with guarded.start(PROBE, None, Limits()) as process:
+    async with copying.start(PROBE, None, Limits()) as process:
         process.let_copy()
         number = await evaluate(process, staying)
         process.let_copy()
@@ -284,10 +297,10 @@ async def test_there_is_never_more_than_one_copy(guarded: Sandbox) -> None:
     assert second.startswith("PermissionError")
 
 
-async def test_a_copy_makes_no_copies(guarded: Sandbox) -> None:
+async def test_a_copy_makes_no_copies(copying: Sandbox) -> None:
     tried = "__import__('os').fork() or __import__('os')._exit(__import__('rlm_probe.main').main.exit_code_of_a_fork())"
 
-    async with guarded.start(PROBE, None, Limits()) as process:
+    async with copying.start(PROBE, None, Limits()) as process:
         process.let_copy()
         number = await evaluate(process, tried)
         process.let_copy()
@@ -296,8 +309,8 @@ async def test_a_copy_makes_no_copies(guarded: Sandbox) -> None:
     assert status == "77"
 
 
-async def test_what_goes_by_the_side_channel_arrives_there(guarded: Sandbox) -> None:
-    async with guarded.start(PROBE, None, Limits()) as process:
+async def test_what_goes_by_the_side_channel_arrives_there(copying: Sandbox) -> None:
+    async with copying.start(PROBE, None, Limits()) as process:
         assert process.side_channel is not None
         process.side_channel.setblocking(False)
         await ask(process, "aside", text="beside")

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .crashes import VICTIMS, Crashes, Wrong
+from .crashes import DOCKER_VICTIMS, VICTIMS, Crashes, DockerCrashes, Wrong
 
 
 def main() -> int:
@@ -23,13 +23,18 @@ def main() -> int:
     parser.add_argument(
         "--heavy", action="store_true", help="with values of some megabytes, so that copies are made"
     )
-    parser.add_argument("--victims", default=",".join(VICTIMS), help=f"some of {', '.join(VICTIMS)}")
+    parser.add_argument(
+        "--sandbox", choices=("local", "docker"), default="local", help="where the session is"
+    )
+    known = f"some of {', '.join(VICTIMS)}; with docker of {', '.join(DOCKER_VICTIMS)} (default: all)"
+    parser.add_argument("--victims", default="", help=known)
     asked = parser.parse_args()
-    victims = asked.victims.split(",")
-    if unknown := set(victims) - set(VICTIMS):
+    kind, possible = (DockerCrashes, DOCKER_VICTIMS) if asked.sandbox == "docker" else (Crashes, VICTIMS)
+    victims: list[str] = asked.victims.split(",") if asked.victims else list(possible)
+    if unknown := set(victims) - set(possible):
         parser.error(f"unknown victims: {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="rlm-crashes-") as folder:
-        return run(Crashes(Path(folder), asked.durable, asked.seed, asked.heavy), victims, asked.rounds)
+        return run(kind(Path(folder), asked.durable, asked.seed, asked.heavy), victims, asked.rounds)
 
 
 def run(crashes: Crashes, victims: list[str], rounds: int) -> int:

@@ -4,8 +4,8 @@ Each cell counts up, in several variables that must agree, so a state that is to
 was never answered is seen at once. What may be killed, and what must hold afterwards:
 
     server, zygote, keeper     the state is that of the last cell that was answered
-    guest, guard               the same, or that before it (with values that take long to tell, the one before
-                               that), and then the session says which cell was lost; never with `durable`
+    guest, guard, and with     the same, or that before it (with values that take long to tell, the one before
+    docker container           that), and then the session says which cell was lost; never with `durable`
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.docker.engine import engine_of
+
 VICTIMS = ("server", "zygote", "keeper", "guest", "guard")
+DOCKER_VICTIMS = ("server", "keeper", "guest", "guard", "container")
+_MAY_COST = ("guest", "guard", "container")
 FIRST = "n = 0; log = []; alias = log; table = {}"
 STEP = "n += 1; log.append(n); table[n % 7] = n; n"
 HEAVY = "import array; bulk = array.array('q', [n]) * 400_000; big = str(n) * 300_000; n"
@@ -42,6 +46,7 @@ class Crashes:
     durable: bool
     seed: int
     heavy: bool = False
+    sandbox: str = "local"
     kills: Counter[str] = field(default_factory=Counter[str])
     lost: int = 0
     _answered: int = 0
@@ -71,6 +76,7 @@ class Crashes:
         if self.heavy and self._chance.random() < 0.3:
             self._ask(HEAVY)
         in_flight = self._chance.random() < 0.6
+        self._aim(victim)
         if in_flight:
             self._send(STEP)
         time.sleep(self._chance.choice((0, 0, 0.0003, 0.001, 0.003, 0.01, 0.05)) * self._chance.random())
@@ -90,6 +96,7 @@ class Crashes:
             "tests.crashes.server",
             str(self.root),
             "durable" if self.durable else "-",
+            self.sandbox,
         ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._server = subprocess.Popen(
@@ -143,10 +150,13 @@ class Crashes:
 
     # ---- killing
 
+    def _aim(self, victim: str) -> None:
+        """Look ahead for what is to be killed, where that takes a while."""
+
     def _kill(self, victim: str) -> None:
         assert self._server is not None
         pid = self._server.pid if victim == "server" else self._find(victim)
-        guest = self._find("guest") if victim in ("guest", "guard") else None
+        guest = self._find("guest") if victim in _MAY_COST else None
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         while guest is not None and _runs(guest):
@@ -184,7 +194,7 @@ class Crashes:
         return True
 
     def _may_lose(self, victim: str) -> bool:
-        return victim in ("guest", "guard") and not self.durable
+        return victim in _MAY_COST and not self.durable
 
     def _most_lost(self) -> int:
         """Return how many steps a guest may take along: of states that take long to tell it may be two."""
@@ -198,7 +208,7 @@ class Crashes:
             self._server.wait()
             self._close()
             self._start()
-        answer = self._ask_again_if_killed(LOOK) if victim in ("guest", "guard") else self._ask(LOOK)
+        answer = self._ask_again_if_killed(LOOK) if victim in _MAY_COST else self._ask(LOOK)
         n, length, last, same, highest = json.loads(
             str(answer["value"])
             .replace("(", "[")
@@ -233,6 +243,53 @@ class Crashes:
                 if entry["kind"] == "ran" and str(entry.get("value", "")).isdigit():
                     found = int(entry["value"])
         return found
+
+
+class DockerCrashes(Crashes):
+    """The same with a session in a container. Which engine, the environment says."""
+
+    _first: dict[str, int]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sandbox, self._first = "docker", {}
+
+    def left(self) -> list[str]:
+        """Return the containers that are there, running or not."""
+        return _docker("ps", "-aq", "--filter", f"label=rlm-mcp.state={self.root}").split()
+
+    def _aim(self, victim: str) -> None:
+        if victim not in ("guest", "guard", "container"):
+            return
+        facts = [_docker("inspect", "-f", "{{.State.Pid}}", name) for name in self.left()]
+        guards = [int(pid) for pid in facts if pid.isdigit() and int(pid)]
+        self._first = {"guard": self._chance.choice(guards)} if guards else {}
+
+    def _kill(self, victim: str) -> None:
+        if victim == "container":
+            self._kill_container()
+        else:
+            super()._kill(victim)
+
+    def _kill_container(self) -> None:
+        """Have the engine kill it, which takes a while: no more than that it does is waited for."""
+        guard = self._find("guard")
+        words = Path(f"/proc/{guard}/cmdline").read_text().split("\0") if guard and _runs(guard) else []
+        for name in (word for word in words if word.startswith("rlm-")):
+            _docker("kill", name)
+
+    def _find(self, victim: str) -> int | None:
+        if victim == "keeper":
+            return super()._find(victim)
+        guard = self._first.get("guard")
+        return guard if victim == "guard" or guard is None else next(iter(_children(guard)), None)
+
+
+def _docker(*words: str) -> str:
+    ran = subprocess.run(
+        ["docker", "--host", engine_of(os.environ).host, *words], capture_output=True, text=True, check=False
+    )
+    return ran.stdout.strip()
 
 
 def _says_so(answer: dict[str, Any]) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -14,10 +17,23 @@ from rlm_sandboxes.local import LocalSandbox
 from rlm_sessions import Care, Places, identify, open_manager
 
 
-async def main(root: str, durable: str) -> None:
+def _sandbox(kind: str, root: str) -> AbstractAsyncContextManager[Any]:
+    if kind == "local":
+        return LocalSandbox()
+    from rlm_sandboxes.docker import DockerSandbox
+    from tests.docker.engine import engine_of
+
+    engine = engine_of(os.environ)
+    return DockerSandbox(engine.image, engine=engine.host, pull="never", state=root)
+
+
+async def main(root: str, durable: str, kind: str) -> None:
     """Serve until the input ends, or until killed."""
     care = Care(limits=Limits(wall_seconds=60), policy="off", durable=durable == "durable")
-    async with LocalSandbox() as sandbox, open_manager(sandbox, Places(Path(root)), care=care) as manager:
+    async with (
+        _sandbox(kind, root) as sandbox,
+        open_manager(sandbox, Places(Path(root)), care=care) as manager,
+    ):
         session = await manager.session(identify(named="crashes"))
         while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             result = await session.run(json.loads(line))
@@ -31,4 +47,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2])
+    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.crashes.crashes import VICTIMS, Crashes
+from tests.crashes.crashes import DOCKER_VICTIMS, VICTIMS, Crashes, DockerCrashes
+
+_LEFT_SECONDS = 40
 
 
 @pytest.mark.parametrize("victims", [(victim,) for victim in VICTIMS] + [VICTIMS], ids="+".join)
@@ -29,6 +32,19 @@ def test_a_durable_session_loses_nothing_whatever_is_killed(tmp_path: Path, seed
     _run(crashes, VICTIMS, rounds=25)
 
     assert crashes.lost == 0
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["at once", "durable"])
+def test_of_a_session_in_a_container_nothing_is_lost_and_nothing_left(tmp_path: Path, durable: bool) -> None:
+    crashes = DockerCrashes(tmp_path, durable=durable, seed=6, heavy=durable)
+
+    _run(crashes, DOCKER_VICTIMS, rounds=6 if durable else 10)
+    end = time.monotonic() + _LEFT_SECONDS
+    while crashes.left() and time.monotonic() < end:
+        time.sleep(0.1)
+
+    assert crashes.left() == []
+    assert not (durable and crashes.lost)
 
 
 def _run(crashes: Crashes, victims: tuple[str, ...], *, rounds: int) -> None:

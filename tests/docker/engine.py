@@ -20,7 +20,8 @@ class NoEngine(Exception):
         self.missing = missing
         super().__init__(
             f"This test needs a Docker engine with an image that holds Python, and {missing} is not set. "
-            "Run the tests with scripts/test, which finds or starts an engine, makes the image and tells the tests of both."
+            "Run the tests with scripts/test: it finds an engine, or starts one where root runs it, makes the image, and tells "
+            "the tests of both. Where it finds none, its first lines say why; CONTRIBUTING.md has the rest."
         )
 
 

@@ -336,14 +336,6 @@ async def test_an_error_says_what_to_do_next_and_nothing_of_our_files(
     assert "The server failed" not in said
 
 
-async def test_what_is_to_run_in_docker_runs_nowhere_else(call: Caller) -> None:
-    (call.project / "rlm.toml").write_text('[rlm]\nenvironment = "docker"\n')
-    result = await call("execute_python", code="open('ran', 'w')")
-
-    said = text_of(result)
-    assert result.is_error and "rlm.toml:2" in said and 'Set environment = "local"' in said
-
-
 # ---- secrets
 
 

@@ -72,6 +72,26 @@ def _contents(wheel: Path) -> dict[str, int]:
     return {info.filename: info.CRC for info in zipfile.ZipFile(wheel).infolist()}
 
 
+def test_the_images_can_be_built_from_the_source_archive(archives: Archives) -> None:
+    with tarfile.open(archives.sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "docker").rglob("*") if path.is_file()}
+    taken_by_the_server = {"pyproject.toml", "README.md", "LICENSE", "sandboxes/rlm_sandboxes/__init__.py"}
+    assert {"docker/server/Dockerfile", "docker/science/Dockerfile", "docker/compose.yaml"} <= files
+    assert files | taken_by_the_server | {".dockerignore"} <= names
+
+
+def test_extras_name_what_can_be_left_out(archives: Archives) -> None:
+    wheel = zipfile.ZipFile(archives.wheel)
+    [facts] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = Parser().parsestr(wheel.read(facts).decode())
+
+    assert set(metadata.get_all("Provides-Extra", [])) == {"docker", "science"}
+    needed = [each for each in metadata.get_all("Requires-Dist", []) if "extra ==" not in each]
+    assert not [each for each in needed if each.startswith(("docker", "numpy", "pandas", "matplotlib"))]
+
+
 def test_both_commands_are_there_and_tell_the_version(installed: Installed) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -86,8 +106,35 @@ def test_the_doctor_finds_the_installation_well(installed: Installed) -> None:
     assert (found["failed"], states["Packages"], states["Cell"]) == ([], "ok", "ok")
 
 
+def test_what_is_sent_into_containers_is_read_from_the_installation(installed: Installed) -> None:
+    code = """
+from rlm_sandboxes.docker.bundle import boot_text, pack
+from rlm_sessions.session import guest_program
+compile(boot_text(), "boot", "exec")
+print(len(pack(guest_program())))
+"""
+
+    assert int(_output(installed, "python", "-I", "-c", code)) > 100_000
+
+
+def test_containers_without_their_extra_are_refused_with_the_command_that_installs_it(
+    installed: Installed,
+) -> None:
+    ran = _run(installed, "rlm-mcp", "exec", "--set", "rlm.environment=docker", "1")
+
+    assert ran.returncode != 0
+    assert "rlm-mcp[docker]" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def _output(installed: Installed, *command: str) -> str:
-    ran = subprocess.run(
+    ran = _run(installed, *command)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    return ran.stdout
+
+
+def _run(installed: Installed, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [str(installed.programs / command[0]), *command[1:]],
         cwd=installed.folder.parent,
         env=installed.environment,
@@ -96,8 +143,6 @@ def _output(installed: Installed, *command: str) -> str:
         timeout=60,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr + ran.stdout
-    return ran.stdout
 
 
 async def test_a_client_runs_a_cell_in_what_was_installed(installed: Installed, tmp_path: Path) -> None:

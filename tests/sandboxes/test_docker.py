@@ -319,6 +319,8 @@ from rlm_sandboxes import EngineUnavailable
 from rlm_sandboxes.docker import DockerSandbox
 
 async def main():
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
     try:
         async with DockerSandbox(engine=sys.argv[1]):
@@ -381,8 +383,8 @@ async def test_a_module_that_the_image_lacks_is_named(engine: Engine) -> None:
 
 
 async def test_a_runtime_that_the_engine_lacks_is_named(engine: Engine) -> None:
-    with pytest.raises(SandboxUnavailable, match="no runtime 'kata'"):
-        async with DockerSandbox(engine.image, engine=engine.host, runtime="kata"):
+    with pytest.raises(SandboxUnavailable, match="no runtime 'nothing'"):
+        async with DockerSandbox(engine.image, engine=engine.host, runtime="nothing"):
             pass
 
 

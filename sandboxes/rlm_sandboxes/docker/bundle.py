@@ -14,6 +14,8 @@ from pathlib import Path
 from ..sandbox import Package, Program
 
 _INSIDE = Package("rlm_inside", Path(__file__).parent / "inside")
+_JAIL = Package("rlm_jail", Path(__file__).parent.parent / "local" / "jail")
+_OF_THE_JAIL = ("rlm_jail", "rlm_jail.questions", "rlm_jail.seccomp", "rlm_jail.syscalls", "rlm_jail.system")
 _PLACE = "/.rlm/"  # as in inside/boot.py
 _MARSHAL_VERSION = 2  # which every Python reads, where it is not code
 
@@ -31,6 +33,8 @@ def pack(program: Program) -> bytes:
     modules: dict[str, Module] = {}
     for package in (_INSIDE, *program.libraries, program.package):
         modules.update(_modules(package))
+    jail = _modules(_JAIL)
+    modules.update({name: jail[name] for name in _OF_THE_JAIL})
     data = marshal.dumps((MAGIC_NUMBER, modules), _MARSHAL_VERSION)
     return len(data).to_bytes(8, "big") + data
 

@@ -2,66 +2,110 @@
 
 from __future__ import annotations
 
-import io
 import os
+import stat
 import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 from ..errors import SandboxUnavailable
 from ..limits import MIB
 from .plans import Folder
 
 MOST_BYTES, MOST_FILES = 256 * MIB, 20_000
+LEFT_OUT = frozenset(
+    (".git", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".venv", "__pycache__", "node_modules")
+)
+_LOOKED_AT = 10 * MOST_FILES
+_WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
-def pack_folder(folder: Folder, user: tuple[int, int]) -> bytes:
-    """Return a folder as a tar archive. What may be written belongs to `user`, all else to root.
+@dataclass
+class Copy:
+    """A folder as a tar archive, in a file that is gone when it is closed, and what is not in it."""
 
-    Raise `SandboxUnavailable` if it is larger than what is copied. Links stay links; what is no file, folder
-    or link is left out.
+    path: Path
+    archive: IO[bytes]
+    left_out: list[str] = field(default_factory=list[str])
+
+
+def pack_folder(folder: Folder, user: tuple[int, int]) -> Copy:
+    """Return a copy of a folder. What may be written belongs to `user`, all else to root.
+
+    Raise `SandboxUnavailable` if it is larger than what is copied. Links stay links. Left out is what can be
+    made again, what cannot be read, and what is no file, folder or link.
     """
-    target = io.BytesIO()
-    size = count = 0
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(_owned(archive.gettarinfo(str(folder.path), "."), folder, user))
-        for path in _below(folder.path):
+    found = _measured(folder.path)
+    copy = Copy(folder.path, tempfile.TemporaryFile())  # noqa: SIM115 -- whoever gets it closes it
+    unread = 0
+    with tarfile.open(fileobj=copy.archive, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in found.paths:
+            archive.inodes.clear()  # type: ignore[attr-defined]  # each name of a file is a file of its own
             try:
-                entry = archive.gettarinfo(str(path), str(path.relative_to(folder.path)))
+                _add(archive, path, folder, user)
+            except OSError:
+                unread += 1
+    copy.left_out = sorted(found.skipped)
+    if unread:
+        copy.left_out.append(f"{unread} that cannot be read")
+    copy.archive.seek(0)
+    return copy
+
+
+@dataclass
+class _Measured:
+    paths: list[Path] = field(default_factory=list[Path])
+    skipped: set[str] = field(default_factory=set[str])
+
+
+def _measured(folder: Path) -> _Measured:
+    """Look at what there is to copy. Raise `SandboxUnavailable` if it is too much."""
+    found, sizes = _Measured([folder]), Counter[str]()
+    for path, facts in _below(folder, found.skipped):
+        found.paths.append(path)
+        sizes[path.relative_to(folder).parts[0]] += facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+        if len(found.paths) > _LOOKED_AT:
+            break
+    size, count = sizes.total(), len(found.paths) - 1
+    if size <= MOST_BYTES and count <= MOST_FILES:
+        return found
+    largest, of_that = sizes.most_common(1)[0]
+    raise SandboxUnavailable(
+        f"The folder {folder} cannot be copied to the container engine, which shares no files with this machine: "
+        f"it has {size // MIB} MiB in {count} files, of that {of_that // MIB} MiB in {largest}, and "
+        f"{MOST_BYTES // MIB} MiB in {MOST_FILES} files is the most. Name a smaller folder, set files = 'none', "
+        "or use an engine on this machine."
+    )
+
+
+def _below(folder: Path, skipped: set[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    for place, folders, files in os.walk(folder):
+        skipped |= LEFT_OUT.intersection(folders)
+        folders[:] = sorted(set(folders) - LEFT_OUT)
+        for name in (*folders, *sorted(files)):
+            try:
+                path = Path(place, name)
+                yield path, path.lstat()
             except OSError:
                 continue  # it went meanwhile
-            if not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
-                continue
-            size, count = size + entry.size, count + 1
-            if size > MOST_BYTES or count > MOST_FILES:
-                raise SandboxUnavailable(
-                    f"The folder {folder.path} cannot be copied to the container engine: it has more than "
-                    f"{MOST_BYTES // MIB} MiB or {MOST_FILES} files. Name a smaller folder, or set files = 'none'."
-                )
-            _add(archive, path, _owned(entry, folder, user))
-    return target.getvalue()
 
 
-def _below(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        found += [Path(place, name) for name in (*folders, *files)]
-        if len(found) > MOST_FILES:
-            break
-    return found
-
-
-def _add(archive: tarfile.TarFile, path: Path, entry: tarfile.TarInfo) -> None:
-    if not entry.isreg():
-        archive.addfile(entry)
-        return
-    with path.open("rb") as file:
-        content = file.read(entry.size)
-    entry.size = len(content)
-    archive.addfile(entry, io.BytesIO(content))
-
-
-def _owned(entry: tarfile.TarInfo, folder: Folder, user: tuple[int, int]) -> tarfile.TarInfo:
+def _add(archive: tarfile.TarFile, path: Path, folder: Folder, user: tuple[int, int]) -> None:
+    entry: Any = archive.gettarinfo(str(path), str(path.relative_to(folder.path)))
+    if entry is None:
+        return  # it is a socket
+    if entry.isdir():
+        os.close(os.open(path, os.O_RDONLY))  # whether what is in it can be seen
     entry.uid, entry.gid = user if folder.writable else (0, 0)
     entry.uname = entry.gname = ""
     entry.mode |= 0o755 if entry.isdir() else 0o444
-    return entry
+    if entry.isdir() or entry.issym():
+        archive.addfile(entry)
+    elif entry.isreg():
+        with os.fdopen(os.open(path, _WITHOUT_WAITING), "rb") as file:
+            entry.size = min(entry.size, os.fstat(file.fileno()).st_size)
+            archive.addfile(entry, file)

@@ -6,12 +6,15 @@ Stands on Docker's own SDK, which is imported when an engine is first spoken to.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib
+import os
 import socket
+import ssl
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -22,14 +25,19 @@ from ..errors import EngineUnavailable, ImageUnavailable, LibraryMissing, Sandbo
 from .facts import Facts
 from .near import Near, find
 from .owners import OWNER, SERVER, is_dead
+from .places import Keys, Place, find_place
 from .streams import Attached
+from .tunnels import Tunnel
 
 T = TypeVar("T")
 
 _CALLS_AT_ONCE = 16
 _CALL_SECONDS = 60
-_POOLS = 4  # the SDK keeps one for each address within the engine, and so for each container and call
+_FIND_SECONDS = 15
+_OLDEST = (1, 41)
+_CLOSED = "ro,nosuid,nodev,noexec,size=4096"
 _AGAIN_SECONDS = 1.0
+_NOT_LET_IN = ("auth", "denied")
 _GONE = (404, 409)  # it is removed, or about to be
 
 OnProgress = Callable[[str], None]
@@ -48,6 +56,7 @@ class Fate:
     """What became of one container."""
 
     def __init__(self) -> None:
+        self.made = False
         self.status: int | None = None
         self.out_of_memory = False
         self.ended = anyio.Event()
@@ -57,8 +66,9 @@ class Fate:
 class Engine:
     """An engine that answers. `find_engine` finds one."""
 
-    def __init__(self, client: Any, facts: Facts, server: str) -> None:
+    def __init__(self, client: Any, facts: Facts, server: str, tunnel: Tunnel | None = None) -> None:
         self.facts = facts
+        self._tunnel = tunnel
         self._client = client
         self._server = server
         self._limiter = anyio.CapacityLimiter(_CALLS_AT_ONCE)
@@ -90,7 +100,7 @@ class Engine:
         while True:
             await anyio.sleep(_AGAIN_SECONDS)
             with contextlib.suppress(SandboxError):
-                before = list(self._fates)
+                before = [name for name, fate in self._fates.items() if fate.made]
                 events = await self._call(listen)
                 filters = {"label": f"{SERVER}={self._server}"}
                 found = await self._call(partial(self._client.containers, all=True, filters=filters))
@@ -125,18 +135,30 @@ class Engine:
     # ---- containers
 
     async def create(self, name: str, config: dict[str, Any]) -> Fate:
-        """Create a container."""
+        """Create a container. Its first process has its name among its arguments, by which that is known."""
         fate = self._fates[name] = Fate()
-        await self._call(partial(self._client.create_container_from_config, config, name))
+        image: dict[str, Any] = await self._call(partial(self._client.inspect_image, config["Image"]))
+        described: dict[str, Any] = image.get("Config") or {}
+        volumes: dict[str, Any] = described.get("Volumes") or {}
+        named = {
+            **config,
+            "Cmd": [name],
+            "HostConfig": _close_volumes(config, volumes, podman=self.facts.podman),
+        }
+        await self._call(partial(self._client.create_container_from_config, named, name))
+        fate.made = True
         return fate
 
     async def attach(self, name: str) -> Attached:
         """Return the stream to and from a container, which does not run yet."""
-        return await self._call(partial(self._attach, name))
+        wanted = {"stdin": 1, "stdout": 1, "stderr": 0, "stream": 1}
+        attach = partial(self._client.attach_socket, name, params=wanted)
+        return await self._call(lambda: Attached(attach()))
 
-    def _attach(self, name: str) -> Attached:
-        wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        return Attached(self._client.attach_socket(name, params=wanted))
+    async def attach_aside(self, name: str) -> Any:
+        """Return the stream of what a container writes to its standard error, as the SDK gives it."""
+        wanted = {"stdin": 0, "stdout": 0, "stderr": 1, "stream": 1}
+        return await self._call(partial(self._client.attach_socket, name, params=wanted))
 
     async def start(self, name: str) -> None:
         await self._call(partial(self._client.start, name))
@@ -155,9 +177,16 @@ class Engine:
             await self._call(partial(self._client.unpause, name))
 
     async def stats(self, name: str) -> dict[str, Any]:
-        look = partial(self._client.stats, name, stream=False, one_shot=True)
-        found: dict[str, Any] = await self._call(look)
-        return found
+        """Return what a container uses; nothing where it is just about to go, of which engines say nothing at all."""
+
+        def look() -> dict[str, Any]:
+            try:
+                found: dict[str, Any] = self._client.stats(name, stream=False, one_shot=True)
+            except ValueError:
+                return {}
+            return found
+
+        return await self._call(look)
 
     async def find_near(self, name: str) -> Near | None:
         """Return the processes of a container, if they are on this machine and ours to signal."""
@@ -165,9 +194,9 @@ class Engine:
 
     def _find_near(self, name: str) -> Near | None:
         facts = self._client.inspect_container(name)
-        return find(int(facts["State"]["Pid"]), str(facts["Id"]))
+        return find(int(facts["State"]["Pid"]), name)
 
-    async def put(self, name: str, folder: str, archive: bytes) -> None:
+    async def put(self, name: str, folder: str, archive: IO[bytes]) -> None:
         """Unpack a tar archive into a folder of a container that does not run yet."""
         await self._call(partial(self._client.put_archive, name, folder, archive))
 
@@ -182,17 +211,14 @@ class Engine:
         finally:
             self._fates.pop(name, None)
 
-    async def reap(self) -> list[str]:
-        """Remove the containers whose owners are gone; return their names."""
+    async def find_dead(self) -> dict[str, bool]:
+        """Return the containers whose owners are gone, and whether each still runs."""
         found = await self._call(partial(self._client.containers, all=True, filters={"label": OWNER}))
-        names = [
-            str(container["Names"][0]).lstrip("/")
+        return {
+            str(container["Names"][0]).lstrip("/"): container["State"] == "running"
             for container in found
             if await anyio.to_thread.run_sync(is_dead, container["Labels"].get(OWNER, ""))
-        ]
-        for name in names:
-            await self.remove(name)
-        return names
+        }
 
     # ---- images
 
@@ -217,6 +243,8 @@ class Engine:
         except Refused as refused:
             problem, cause = refused.reason, refused
         if problem:
+            if any(word in problem for word in _NOT_LET_IN):
+                advice = f"If it is there, run `docker login {_registry_of(name)}` as this user. {advice}"
             raise ImageUnavailable(image, f"it could not be fetched: {_short(problem)}", advice) from cause
 
     async def _call(self, call: Callable[[], T]) -> T:
@@ -227,6 +255,8 @@ class Engine:
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._client.close)
+            if self._tunnel is not None:
+                await anyio.to_thread.run_sync(self._tunnel.close)
 
 
 async def find_engine(address: str | None, server: str) -> Engine:
@@ -236,25 +266,76 @@ async def find_engine(address: str | None, server: str) -> Engine:
 
 def _find(address: str | None, server: str) -> Engine:
     try:
-        docker: Any = importlib.import_module("docker")
+        importlib.import_module("docker")
     except ImportError as problem:
         raise LibraryMissing("docker", "docker") from problem
-    where = address or "its usual place"
+    place = find_place(address, os.environ)
+    if not place.address.startswith("ssh://"):
+        return Engine(*_connect(place, place.address), server)
+    with contextlib.ExitStack() as stack:
+        tunnel = Tunnel(place.address)
+        stack.callback(tunnel.close)
+        try:
+            client, facts = _connect(place, tunnel.address)
+        except EngineUnavailable as problem:
+            words = tunnel.last_words()
+            reason = f"ssh says: {_short(words)}" if words else problem.reason
+            raise EngineUnavailable(place.address, reason, _BY_SSH) from problem
+        stack.pop_all()
+    return Engine(client, facts, server, tunnel)
+
+
+def _connect(place: Place, address: str) -> tuple[Any, Facts]:
+    """Return a client of the engine that answers at `address`, and what there is to know of it."""
+    docker: Any = importlib.import_module("docker")
+    _try(address)
+    options: dict[str, Any] = {"base_url": address, "version": "auto", "timeout": _FIND_SECONDS}
+    if place.keys is not None:
+        options["tls"] = _tls(docker, place.keys, address)
     try:
-        options = _options(docker, address)
-        where = options.get("base_url") or "unix:///var/run/docker.sock"
-        _try(where)
-        ssh = where.startswith("ssh://")
-        client = _translated(
-            where,
-            lambda: docker.APIClient(
-                version="auto", timeout=_CALL_SECONDS, num_pools=_POOLS, use_ssh_client=ssh, **options
-            ),
-        )
-        info: dict[str, Any] = _translated(where, client.info)
-    except docker.errors.DockerException as problem:
-        raise EngineUnavailable(where, _short(str(problem)), _START) from problem
-    return Engine(client, _facts(where, info), server)
+        client = _translated(place.address, lambda: docker.APIClient(**options))
+    except EngineUnavailable as problem:
+        if place.keys is None and place.address.startswith("tcp:"):
+            raise EngineUnavailable(place.address, problem.reason, _MAYBE_TLS + _START) from problem
+        raise
+    try:
+        info: dict[str, Any] = _translated(place.address, client.info)
+        if tuple(int(part) for part in client.api_version.split(".")) < _OLDEST:
+            reason = f"it speaks API {client.api_version}, and 1.41 is the oldest that works"
+            raise EngineUnavailable(place.address, reason, _UPDATE)
+    except BaseException:
+        client.close()
+        raise
+    client.timeout = _CALL_SECONDS
+    if address != place.address:
+        _share_connections(client)
+    return client, _facts(place, info)
+
+
+def _share_connections(client: Any) -> None:
+    """Have one set of connections for all calls: the SDK has one for each address, and each would be an ssh."""
+    adapter = client._custom_adapter
+    shared = adapter.get_connection("http+docker://localhost")
+
+    def share(*_: object, **__: object) -> Any:
+        return shared
+
+    adapter.get_connection = adapter.get_connection_with_tls_context = share
+
+
+def _tls(docker: Any, keys: Keys, address: str) -> Any:
+    """Return what the SDK takes for TLS. A named authority is the only one, whatever is set for `requests`."""
+    proxies: Any = importlib.import_module("requests.utils").get_environ_proxies
+
+    class Exactly(docker.tls.TLSConfig):  # type: ignore[misc]
+        def configure_client(self, client: Any) -> None:
+            docker.tls.TLSConfig.configure_client(self, client)
+            if keys.authority is not None:
+                client.proxies, client.trust_env = proxies(address.replace("tcp://", "https://")), False
+
+    authority = None if keys.authority is None else str(keys.authority)
+    certificate = keys.certificate and tuple(str(path) for path in keys.certificate)
+    return Exactly(client_cert=certificate, ca_cert=authority, verify=keys.verify)
 
 
 def _try(address: str) -> None:
@@ -271,37 +352,29 @@ def _try(address: str) -> None:
         raise EngineUnavailable(address, "none answers there", _START) from problem
 
 
-def _options(docker: Any, address: str | None) -> dict[str, Any]:
-    """Return how to reach the engine: named, by the environment, by Docker's current context, or as ever."""
-    options: dict[str, Any] = docker.utils.kwargs_from_env()
-    if address is not None:
-        return {**options, "base_url": address}
-    if "base_url" in options:
-        return options
-    context = importlib.import_module("docker.context").ContextAPI.get_current_context()
-    if context is None or context.Name == "default":
-        return options
-    found: dict[str, Any] = {"base_url": context.Host}
-    if context.TLSConfig is not None:
-        found["tls"] = context.TLSConfig
-    return found
-
-
-def _facts(address: str, info: dict[str, Any]) -> Facts:
+def _facts(place: Place, info: dict[str, Any]) -> Facts:
     security = [str(option) for option in info.get("SecurityOptions") or ()]
+    podman, rootless = "BuildahVersion" in info, any("rootless" in option for option in security)
+    rootless = rootless or bool(info.get("Rootless"))
+    ignored = podman and rootless and str(info.get("CgroupVersion")) == "1"
     return Facts(
-        address=address,
+        address=place.address,
         version=str(info.get("ServerVersion", "")),
-        remote=not address.startswith(("unix:", "http+unix:", "npipe:", "/")),
-        rootless=any("rootless" in option for option in security),
+        remote=place.remote,
+        rootless=rootless,
         remapped=any("userns" in option for option in security),
         runtimes=tuple(info.get("Runtimes") or ()),
         default_runtime=str(info.get("DefaultRuntime", "runc")),
-        cpu_limits=bool(info.get("CpuCfsQuota", info.get("CPUCfsQuota", True))),
+        cpu_limits=bool(info.get("CpuCfsQuota", info.get("CPUCfsQuota", True))) and not ignored,
+        task_limits=bool(info.get("PidsLimit", True)) and not ignored,
+        podman=podman,
     )
 
 
 _START = "Start Docker or Podman there, name another one by DOCKER_HOST, or use the 'local' sandbox."
+_MAYBE_TLS = "If it wants TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH. "
+_UPDATE = "Update it (Docker 20.10 or newer, Podman 4 or newer), or name another one by DOCKER_HOST."
+_BY_SSH = "Have `ssh` reach it as this user, without a question, and `docker` be installed there."
 _LET_IN = "Let this user use it (for Docker: add it to the group 'docker' and log in again), or use rootless Docker."
 
 
@@ -317,10 +390,28 @@ def _translated(address: str, call: Callable[[], T]) -> T:
         raise Refused(problem.status_code or 0, str(problem.explanation or problem)) from problem
     except (requests.RequestException, errors.DockerException) as problem:
         if isinstance(problem, errors.DockerException) and not _is_connection(problem):
-            if "paramiko" in str(problem):
-                raise LibraryMissing("docker", "paramiko") from problem
             raise SandboxUnavailable(f"Docker's SDK cannot do that: {_short(str(problem))}.") from problem
-        raise EngineUnavailable(address, _short(str(problem)), _START) from problem
+        raise EngineUnavailable(address, _reason(problem), _START) from problem
+
+
+def _reason(problem: BaseException) -> str:
+    """Return why an engine did not answer, without what the libraries in between have to say."""
+    requests: Any = importlib.import_module("requests.exceptions")
+    links: list[BaseException] = [problem]
+    while (below := links[-1].__cause__ or links[-1].__context__) is not None:
+        links.append(below)
+    for link in links:
+        if isinstance(link, ssl.SSLError):
+            return f"TLS fails: {getattr(link, 'verify_message', '') or link.reason or link}"
+        if isinstance(link, ConnectionRefusedError):
+            return "none answers there"
+        if isinstance(link, (TimeoutError, requests.Timeout)):
+            return "it does not answer in time"
+        if isinstance(link, socket.gaierror):
+            return f"no machine of that name is known: {link.strerror}"
+        if isinstance(link, http.client.RemoteDisconnected):
+            return "it closed the connection without an answer"
+    return _short(str(problem))
 
 
 def _is_connection(problem: BaseException) -> bool:
@@ -328,12 +419,21 @@ def _is_connection(problem: BaseException) -> bool:
 
 
 def _stop(events: Any) -> None:
-    try:
+    with contextlib.suppress(OSError, AttributeError, ValueError):
         events.close()
-    except UnboundLocalError:  # the SDK does not know how to where it reads from an ssh of its own
-        events._response.raw._fp.fp.channel.proc.kill()
-    except (OSError, AttributeError, ValueError):
-        pass
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        events._response.close()  # which holds on to the socket of TLS
+
+
+def _close_volumes(config: dict[str, Any], volumes: Iterable[str], *, podman: bool) -> dict[str, Any]:
+    """Return the host's part of a configuration in which the volumes of an image are empty and cannot be written to.
+
+    They would lie on the engine's disk, where no limit of ours holds.
+    """
+    host: dict[str, Any] = config["HostConfig"]
+    taken = {*host["Tmpfs"], *config["Volumes"], *(mount["Target"] for mount in host["Mounts"])}
+    options = _CLOSED + (",notmpcopyup" if podman else "")
+    return {**host, "Tmpfs": {**{path: options for path in volumes if path not in taken}, **host["Tmpfs"]}}
 
 
 class _Answer:
@@ -360,6 +460,11 @@ def _split(image: str) -> tuple[str, str | None]:
         return image, None
     name, colon, tag = image.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (image, "latest")
+
+
+def _registry_of(name: str) -> str:
+    first, slash, _ = name.partition("/")
+    return first if slash and (set(".:") & set(first) or first == "localhost") else "docker.io"
 
 
 def _short(text: str) -> str:

@@ -17,3 +17,5 @@ class Facts:
     runtimes: tuple[str, ...]
     default_runtime: str
     cpu_limits: bool
+    task_limits: bool
+    podman: bool

@@ -45,15 +45,18 @@ class Near:
             os.close(handle)
 
 
-def find(guard: int, container: str) -> Near | None:
-    """Return the processes of a container, said to begin with `guard`, if they are here and ours to signal."""
+def find(guard: int, name: str) -> Near | None:
+    """Return the processes of a container, said to begin with `guard`, if they are here and ours to signal.
+
+    Its name is random and among the arguments of its first process. Not every engine has control groups.
+    """
     if sys.platform != "linux" or guard <= 0:
         return None
     handles: list[int] = []
     try:
         handles.append(os.pidfd_open(guard))
         started = _fields(guard)[19]
-        if container not in Path(f"/proc/{guard}/cgroup").read_text():
+        if name.encode() not in Path(f"/proc/{guard}/cmdline").read_bytes().split(b"\0"):
             raise ProcessLookupError(guard)
         children = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
         handles.append(os.pidfd_open(int(children[0])))

@@ -19,7 +19,7 @@ from .facts import Facts
 from .owners import OWNER, SERVER, STATE, own_label
 
 SCRATCH = "/tmp"  # noqa: S108 -- that of the container
-GUARD_TASKS, OWN_THREADS = 1, 3
+GUARD_TASKS, OWN_THREADS, COPIES = 1, 3, 1
 
 _SPARE_FILES = 16  # as in inside/tries.py
 _INTERPRETER_BYTES = 32 * MIB  # ours, beside what the program may use: the guard, the guest, the kernel's own
@@ -38,6 +38,29 @@ _NOT_TO_COVER = (
     "/sys",
     "/usr",
     "/var",
+)
+_HIDDEN = (
+    # what engines hide by themselves, where nothing else is said
+    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
+    *("/sys/devices/virtual/powercap", "/sys/firmware"),
+    # what else tells of the machine, and is of no use to a program
+    *(
+        "/proc/cmdline",
+        "/proc/config.gz",
+        "/proc/diskstats",
+        "/proc/kallsyms",
+        "/proc/key-users",
+        "/proc/modules",
+    ),
+    *(
+        "/proc/partitions",
+        "/proc/slabinfo",
+        "/proc/vmallocinfo",
+        "/sys/class/dmi",
+        "/sys/devices/virtual/dmi",
+    ),
+    *("/sys/kernel", "/sys/module"),
 )
 _READ_AND_ENTER = stat.S_IROTH | stat.S_IXOTH
 
@@ -81,11 +104,12 @@ class Plan:
     options: Options
     user: tuple[int, int]
     why_user: str
+    by_user: bool = False  # whether the number of tasks is limited by the user too
 
     @property
     def tasks(self) -> int:
         """How many threads there may be in the container, of whatever process."""
-        return self.limits.threads + self.limits.processes + GUARD_TASKS + OWN_THREADS
+        return self.limits.threads + self.limits.processes + GUARD_TASKS + OWN_THREADS + COPIES
 
     @property
     def memory_bytes(self) -> int:
@@ -118,7 +142,13 @@ class Plan:
     def load_request(self) -> dict[str, Any]:
         """Return what to ask first: to load the program."""
         environment = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "LANG": "C.UTF-8"}
-        return {"entry": self.program.entry, "preload": self.options.preload, "environment": environment}
+        opened = {"processes": self.limits.processes, "network": self.limits.network}
+        return {
+            "entry": self.program.entry,
+            "preload": self.options.preload,
+            "environment": environment,
+            "limits": opened,
+        }
 
     def close_request(self, canary: str) -> dict[str, Any]:
         """Return what to ask then: to try the walls, and keep the limits."""
@@ -131,6 +161,7 @@ class Plan:
             "readonly": readonly,
             "memory_bytes": self.memory_bytes,
             "tasks": self.tasks,
+            "by_user": self.by_user,
             "why_root": self.why_user,
         }
 
@@ -154,7 +185,8 @@ def make_plan(
         folders.append(own)
         if not copied:
             user, why = _user_for(own, facts)
-    return Plan(program, limits, project, tuple(dict.fromkeys(folders)), copied, options, user, why)
+    by_user = user[0] >= _FIRST_UID and _counts_by_user(facts)
+    return Plan(program, limits, project, tuple(dict.fromkeys(folders)), copied, options, user, why, by_user)
 
 
 def _look(path: Path, *, writable: bool) -> Folder:
@@ -183,6 +215,8 @@ def _user_for(project: Folder, facts: Facts) -> tuple[tuple[int, int], str]:
     if facts.remapped:
         return _random_user(), ""
     if facts.rootless:
+        if not project.writable and project.open_to_all:
+            return _random_user(), ""
         return (0, 0), "it is root in its container only, and outside the user who runs the engine"
     if project.owner[0]:
         return project.owner, ""
@@ -222,7 +256,8 @@ def container_config(plan: Plan, server: str, facts: Facts) -> dict[str, Any]:
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "Privileged": False,
-            "Tmpfs": {SCRATCH: _scratch_options(limits.scratch_bytes, uid, gid)},
+            "MaskedPaths": list(_HIDDEN),
+            "Tmpfs": {SCRATCH: _scratch_options(limits.scratch_bytes, uid, gid, podman=facts.podman)},
             "ShmSize": plan.shared_bytes,
             "Mounts": [] if plan.copied else [_mount(folder) for folder in plan.folders],
             "Memory": plan.memory_bytes,
@@ -232,6 +267,7 @@ def container_config(plan: Plan, server: str, facts: Facts) -> dict[str, Any]:
                 _ulimit("nofile", limits.open_files + _SPARE_FILES),
                 _ulimit("fsize", limits.file_bytes),
                 _ulimit("core", 0),
+                *([_ulimit("nproc", plan.tasks)] if plan.by_user else []),
             ],
             "LogConfig": {"Type": "none", "Config": {}},
             **({"NanoCpus": int(options.cpus * 1e9)} if options.cpus and facts.cpu_limits else {}),
@@ -240,7 +276,14 @@ def container_config(plan: Plan, server: str, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _scratch_options(size: int, uid: int, gid: int) -> str:
+def _counts_by_user(facts: Facts) -> bool:
+    """Return whether the number of processes is to be limited by the user too, who is nobody else."""
+    return not facts.task_limits or facts.podman  # which asks else for as many as not every root may have
+
+
+def _scratch_options(size: int, uid: int, gid: int, *, podman: bool) -> str:
+    if podman:  # which knows no more than this, and would copy there what the image has
+        return f"rw,nosuid,nodev,exec,notmpcopyup,size={size},mode=1777"
     inodes = max(256, min(size // 4096, 65536))
     return f"rw,nosuid,nodev,exec,size={size},nr_inodes={inodes},mode=700,uid={uid},gid={gid}"
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,12 @@ from ..errors import (
 )
 from ..limits import Limits
 from ..sandbox import Process, Program
-from .copies import pack_folder
+from .copies import Copy, pack_folder
 from .engine import OnProgress, Refused, find_engine
+from .facts import Facts
 from .plans import Kind, Options, Plan, container_config, make_plan, replace_user
 from .processes import NEEDS_PYTHON, DockerProcess
+from .pumps import open_pumps
 
 Pull: TypeAlias = Literal["missing", "never"]
 
@@ -42,6 +44,7 @@ DEFAULT_IMAGE = "python:3.12-slim"
 MOST_WARM = 4
 
 _END_SECONDS = 20.0
+_FINISH_SECONDS = 30.0  # longer than a guard waits
 _FETCH = "Fetch it with `docker pull`, or name another one."
 
 
@@ -85,7 +88,7 @@ class DockerSandbox:
         self._server = secrets.token_hex(8)
         self._stack = AsyncExitStack()
         self._waiting: OrderedDict[Kind, list[DockerProcess]] = OrderedDict()
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._tasks: anyio.abc.TaskGroup
         self._pulling, self._warming = anyio.Lock(), anyio.Lock()
 
     async def __aenter__(self) -> DockerSandbox:
@@ -104,6 +107,7 @@ class DockerSandbox:
             listening = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(listening.cancel_scope.cancel)
             await listening.start(self._engine.follow)
+            self._pumps = await stack.enter_async_context(open_pumps())
             stack.push_async_callback(self._empty)
             self._tasks = tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
@@ -128,9 +132,34 @@ class DockerSandbox:
                 await self._give_back(process)
         self._waiting.clear()
 
+    @property
+    def facts(self) -> Facts:
+        """What there is to know of the engine."""
+        return self._engine.facts
+
+    @property
+    def copies_files(self) -> bool:
+        """Whether programs get copies of folders."""
+        return self._copies or self._engine.facts.remote
+
     async def reap(self) -> list[str]:
-        """Remove the containers of servers that are gone; return their names."""
-        return await self._engine.reap()
+        """Remove the containers of servers that are gone; return their names.
+
+        Those that run may have something to finish. They end by themselves, and what does not, in a while, is ended.
+        """
+        dead = await self._engine.find_dead()
+        over = [name for name, runs in dead.items() if not runs]
+        for name in over:
+            await self._engine.remove(name)
+        if len(over) < len(dead):
+            self._tasks.start_soon(self._reap_later, dead.keys() - over)
+        return over
+
+    async def _reap_later(self, names: Set[str]) -> None:
+        await anyio.sleep(_FINISH_SECONDS)
+        with contextlib.suppress(SandboxError):
+            for name in names:
+                await self._engine.remove(name)
 
     @asynccontextmanager
     async def start(
@@ -141,7 +170,7 @@ class DockerSandbox:
         try:
             if not process.begun:
                 await process.begin(str(self._canary))
-            if self._warm and not plan.gets_old and self._tasks is not None:
+            if self._warm and not plan.gets_old:
                 self._tasks.start_soon(self._refill, plan)
             yield process
         finally:
@@ -158,7 +187,7 @@ class DockerSandbox:
             await self._give_back(await self._prepare(plan))
 
     async def _plan(self, program: Program, workdir: Path | None, limits: Limits) -> Plan:
-        facts, copied = self._engine.facts, self._copies or self._engine.facts.remote
+        facts, copied = self.facts, self.copies_files
         return await anyio.to_thread.run_sync(
             lambda: make_plan(program, workdir, limits, self._mounts, self._options, facts, copied=copied)
         )
@@ -167,14 +196,25 @@ class DockerSandbox:
 
     async def _prepare(self, plan: Plan) -> DockerProcess:
         """Return a program that is loaded, in a container of its own, and waits."""
+        with contextlib.ExitStack() as stack:
+            copies: list[Copy] = []
+            for folder in plan.folders if plan.copied else ():
+                copies.append(await anyio.to_thread.run_sync(pack_folder, folder, plan.user))
+                stack.enter_context(copies[-1].archive)
+            return await self._prepare_with(plan, copies)
+
+    async def _prepare_with(self, plan: Plan, copies: list[Copy]) -> DockerProcess:
         name = f"rlm-{secrets.token_hex(8)}"
-        process = DockerProcess(self._engine, name, plan)
+        process = DockerProcess(self._engine, name, plan, self._pumps, self._tasks)
         try:
             await self._create(process)
-            if plan.copied:
-                await self._copy_folders(process)
-            await process.attach()
             try:
+                await (
+                    process.attach()
+                )  # here Podman prepares the container, and gives its folders to its user
+                for copy in copies:
+                    await self._engine.put(name, str(copy.path), copy.archive)
+                    process.left_out += copy.left_out
                 await self._engine.start(name)
             except Refused as problem:
                 raise _explain(plan, problem) from problem
@@ -200,11 +240,6 @@ class DockerSandbox:
             async with self._pulling:
                 await self._engine.pull(plan.options.image, self._on_progress)
             await process.create(config)
-
-    async def _copy_folders(self, process: DockerProcess) -> None:
-        for folder in process.plan.folders:
-            archive = await anyio.to_thread.run_sync(pack_folder, folder, process.plan.user)
-            await self._engine.put(process.name, str(folder.path), archive)
 
     async def _give_back(self, process: DockerProcess) -> None:
         """Remove a container. Where no engine answers any more, it ends by its guard or went with the engine."""
@@ -251,10 +286,18 @@ class DockerSandbox:
 def _explain(plan: Plan, problem: Refused) -> SandboxError:
     """Return what it means that the engine refused to create or start a container."""
     reason, image = problem.reason, plan.options.image
-    if "executable file not found" in reason or ("no such file" in reason and plan.options.python in reason):
-        return ImageUnusable(image, f"it has no {plan.options.python!r}", NEEDS_PYTHON)
-    if "bind source path does not exist" in reason or "invalid mount" in reason:
-        where = "The engine runs where this folder is not; copy_files=True gives programs copies of it."
+    missing = ("executable file not found", "no such file or directory", "permission denied")
+    if "exec: " in reason and any(words in reason for words in missing):
+        return ImageUnusable(image, f"it has no {plan.options.python!r} that can be run", NEEDS_PYTHON)
+    if "permission denied" in reason and "bind" in reason:
+        who = (
+            "Let the user who runs the engine enter it, or use docker_copy_files (copy_files): copies of it."
+        )
+        return SandboxUnavailable(
+            f"The container engine may not enter a folder that is to be shown: {reason}. {who}"
+        )
+    if "bind source path does not exist" in reason or "statfs" in reason:
+        where = "The engine runs where this folder is not; docker_copy_files (copy_files) gives copies of it."
         return SandboxUnavailable(f"The container engine cannot show a folder: {reason}. {where}")
     return SandboxUnavailable(f"The container engine cannot run such a container: {reason}.")
 

@@ -1,7 +1,4 @@
-"""The bytes to and from a container: one attached stream, in which the engine mixes two kinds of output.
-
-Each piece of output has a header of eight bytes: which stream it is of, and how long it is.
-"""
+"""The bytes to and from a container: one attached stream, in whose output the engine puts headers."""
 
 from __future__ import annotations
 
@@ -14,26 +11,22 @@ from typing import Any
 
 import anyio
 
+from .pump import Payload
+
 _READ_BYTES = 1 << 16
 _SEND_BYTES = 1 << 20
 _LOOK_SECONDS = 0.2
-_HEADER_BYTES = 8
-_CRASHES = 2
-_CRASH_BYTES = 4000
 _NOT_NOW = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
 
 class Attached:
-    """An attached stream. `crashes` is the end of what the program wrote to standard error."""
+    """An attached stream."""
 
     def __init__(self, raw: Any) -> None:
-        self.crashes = b""
         self._raw = raw  # which closes the connection when it is collected
-        self._socket = _as_socket(raw)
+        self._socket = as_socket(raw)
         self._socket.setblocking(False)
-        self._header = b""
-        self._kind = 0
-        self._left = 0
+        self._payload = Payload()
         self._closed = False
 
     async def send(self, data: bytes, *, over: Callable[[], bool]) -> None:
@@ -63,7 +56,7 @@ class Attached:
                 return b""
             if not data:
                 return b""
-            found = self._sort(data)
+            found = self._payload.feed(data)
             if found:
                 return found
 
@@ -75,31 +68,10 @@ class Attached:
         except anyio.ClosedResourceError:
             raise OSError("the connection is closed") from None
 
-    def _sort(self, data: bytes) -> bytes:
-        """Return what of `data` the program sent to us, without headers."""
-        if self._left >= len(data) and self._kind != _CRASHES:
-            self._left -= len(data)
-            return data
-        found: list[bytes] = []
-        start = 0
-        while start < len(data):
-            if not self._left:
-                missing = _HEADER_BYTES - len(self._header)
-                self._header += data[start : start + missing]
-                start += missing
-                if len(self._header) < _HEADER_BYTES:
-                    break
-                self._kind, self._left = self._header[0], int.from_bytes(self._header[4:], "big")
-                self._header = b""
-                continue
-            piece = data[start : start + self._left]
-            start += len(piece)
-            self._left -= len(piece)
-            if self._kind == _CRASHES:
-                self.crashes = (self.crashes + piece)[-_CRASH_BYTES:]
-            else:
-                found.append(piece)
-        return b"".join(found)
+    def hang_up(self) -> None:
+        """Take and send no more. An engine with output that nobody takes would not even see that a container ends."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give the connection back. Who waits for it is woken."""
@@ -110,12 +82,19 @@ class Attached:
             anyio.notify_closing(self._socket)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        with contextlib.suppress(OSError, AttributeError, ValueError):
-            self._raw.close()
+        give_back(self._raw, self._socket)
 
 
-def _as_socket(raw: Any) -> socket.socket:
+def give_back(raw: Any, stream: socket.socket) -> None:
+    """Close our end of what the SDK gave. Who else holds the connection goes on."""
+    stream.close()
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        raw.close()
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        raw._response.close()  # which holds on to the socket of TLS
+
+
+def as_socket(raw: Any) -> socket.socket:
     """Return the socket below what the SDK gives; where that is none, one that threads pass everything on to."""
     below = getattr(raw, "_sock", raw)
     return below if type(below) in (socket.socket, ssl.SSLSocket) else _bridge(below)

@@ -6,21 +6,16 @@ makes a copy of itself, with leave: one at a time, for a bounded time.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import select
 import signal
-import struct
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-_RECEIVE, _ANSWER = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND
-_QUESTION = struct.Struct("=QII64x")  # id, process, flags; then the call
-_REPLY = struct.Struct("=QqiI")  # id, value, error, flags
-_CONTINUE = 1
+from .jail import questions
+
 _LEAVE_SECONDS = 0.1  # the program's word that it is about to copy itself may come after the question
 _COPY_SECONDS = 120.0
 
@@ -64,19 +59,11 @@ class Gate:
 
     async def _answer(self) -> bool:
         """Answer one question; return whether a copy was let through."""
-        question = bytearray(_QUESTION.size)
-        try:
-            fcntl.ioctl(self._listener, _RECEIVE, question)
-        except FileNotFoundError:
-            return False  # who asked is gone
-        number, asking, _ = _QUESTION.unpack(question)
-        let = asking == self._pid and await self._has_leave()
-        error, flags = (0, _CONTINUE) if let else (-errno.EPERM, 0)
-        try:
-            fcntl.ioctl(self._listener, _ANSWER, _REPLY.pack(number, 0, error, flags))
-        except FileNotFoundError:
+        question = questions.receive(self._listener)
+        if question is None:
             return False
-        return let
+        let = question.asking == self._pid and await self._has_leave()
+        return questions.answer(self._listener, question, let=let)
 
     async def _has_leave(self) -> bool:
         if await anyio.to_thread.run_sync(children, self._pid):

@@ -88,11 +88,15 @@ class Keeping:
 
     def finish(self) -> None:
         """The host is gone: tell what is not told yet, before this process ends."""
-        if self.busy:
-            self._ask_for_time()
+        self.ask_for_time()
         self._reap(0)
         if self._pending is not None:
             self._tell_here()
+
+    def ask_for_time(self) -> None:
+        """The host is gone: say so if something is not told yet."""
+        if self.busy:
+            self._ask_for_time()
 
     def wait_for_copy(self) -> None:
         """The host is gone, and the main thread is within a step: what it holds now is nothing to be kept."""

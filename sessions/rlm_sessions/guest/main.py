@@ -179,6 +179,7 @@ class _Guest:
             self._finish()
         if self._stepping:
             self._give_up_step()
+        self._keeping.ask_for_time()
         self._work.put(Frame("leave", {}))
         time.sleep(_LEAVE_SECONDS)
         os._exit(0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tests.attacks.attack import Attack
 
-from . import bombs, escapes, files, guests, kernel, outside, stubborn
+from . import bombs, containers, escapes, files, guests, kernel, outside, stubborn
 
 ATTACKS: tuple[Attack, ...] = (
     *files.ATTACKS,
     *outside.ATTACKS,
     *kernel.ATTACKS,
+    *containers.ATTACKS,
     *escapes.ATTACKS,
     *guests.ATTACKS,
     *stubborn.ATTACKS,

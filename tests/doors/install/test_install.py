@@ -351,6 +351,17 @@ def test_what_is_shared_with_others_names_uvx_and_no_path_of_this_machine(home: 
     assert entry == {"type": "stdio", "command": "uvx", "args": ["rlm-mcp", "serve"]}
 
 
+def test_what_runs_in_containers_is_started_with_what_it_needs_for_that(home: Home) -> None:
+    (home.programs / "uvx").touch(mode=0o755)
+    site = _site_with(home.folder / "site", "9.9.9", None)
+    words = ("install", "--client", "vscode", "--yes", "--set", "rlm.environment=docker")
+
+    home.run(*words, PYTHONPATH=f"{site}:{home.environment()['PYTHONPATH']}")
+
+    entry = json.loads((home.project / ".vscode" / "mcp.json").read_text())["servers"]["rlm"]
+    assert entry["args"][:4] == ["--from", "rlm-mcp[docker]", "rlm-mcp", "serve"]
+
+
 def _site_with(site: Path, version: str, origin: dict[str, Any] | None) -> Path:
     """Make a folder in which this package is installed in some version, from somewhere."""
     facts = site / f"rlm_mcp-{version}.dist-info"

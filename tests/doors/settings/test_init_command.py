@@ -40,7 +40,7 @@ def test_each_line_is_right_when_its_mark_is_taken_away(desk: Desk) -> None:
     loaded = desk.load()
 
     count = sum(len(table) for table in tomllib.loads(text).values())
-    assert count == 16
+    assert count == 18
     assert sum(origin.source == "project" for origin in loaded.origins.values()) == count - 1
     assert "sandbox.python" in loaded.notes[0] and len(loaded.notes) == 1
 
@@ -196,5 +196,5 @@ def test_a_pipe_or_a_folder_in_their_place_is_refused(command: Command, name: st
 def test_what_is_explained_can_be_set_by_a_project() -> None:
     explained = re.findall(r"^#(\w+) = ", template(), flags=re.MULTILINE)
 
-    assert len(explained) == 16
+    assert len(explained) == 18
     assert not any(key.secret for key in KEYS.values() if key.name in explained)

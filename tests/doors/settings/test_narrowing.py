@@ -51,7 +51,7 @@ RULES = [
     ("sandbox.network", "true", ("true", "false"), ()),
     ("sandbox.network", "false", ("false",), ("true",)),
     ("sandbox.policy", '"off"', ('"off"', '"permissive"', '"auto"', '"strict"'), ()),
-    ("sandbox.policy", '"permissive"', ('"permissive"', '"auto"', '"strict"'), ('"off"',)),
+    ("sandbox.policy", '"permissive"', ('"permissive"', '"strict"'), ('"off"', '"auto"')),
     ("sandbox.policy", '"auto"', ('"auto"', '"strict"'), ('"off"', '"permissive"')),
     ("sandbox.policy", '"strict"', ('"strict"',), ('"off"', '"permissive"', '"auto"')),
     ("sandbox.python", '"/usr"', ('"/usr"',), ('"/opt"', '".venv"', '""')),
@@ -66,6 +66,14 @@ RULES = [
     ("rlm.docker_network_disabled", "false", ("true", "false"), ()),
     ("rlm.docker_network_disabled", "true", ("true",), ("false",)),
     ("rlm.docker_image", '"a"', ('"a"',), ('"b"',)),
+    ("rlm.docker_python", '"a"', ('"a"',), ('"b"',)),
+    ("rlm.docker_runtime", '"runsc"', ('"runsc"',), ('""', '"runc"')),
+    ("rlm.docker_host", '"unix:///a"', ('"unix:///a"',), ('""', '"tcp://evil.example:2375"')),
+    ("rlm.docker_mounts", '["/usr"]', ('["/usr"]',), ('["/etc"]', "[]")),
+    ("rlm.docker_copy_files", "false", ("false",), ("true",)),
+    ("rlm.docker_network", '"bridge"', ('"bridge"',), ('"host"', '"other"')),
+    ("rlm.docker_pull", '"missing"', ('"never"', '"missing"'), ()),
+    ("rlm.docker_pull", '"never"', ('"never"',), ('"missing"',)),
     ("rlm.api_base", '"https://a"', ('"https://a"',), ('"https://b"', '""')),
     ("rlm.snipara_api_url", '"https://a"', ('"https://a"',), ('"https://b"', '""')),
     ("rlm.log_dir", '"/a"', ('"/a"',), ('"/b"', '"logs"', '""')),
@@ -133,6 +141,26 @@ def test_every_key_is_either_ruled_on_or_needs_trust_or_is_refused(desk: Desk) -
     others = {dotted for dotted, key in KEYS.items() if key.section not in ("", "http")} - ruled
 
     assert others == {"sandbox.folders", "sessions.state_dir"}
+
+
+WIDER_CONTAINERS = [
+    "docker_network_disabled = false",
+    'docker_memory = "3g"',
+    'docker_mounts = ["/opt"]',
+]
+
+
+@pytest.mark.parametrize("own", WIDER_CONTAINERS)
+def test_a_container_that_has_more_than_other_sessions_needs_trust(desk: Desk, own: str) -> None:
+    desk.user(f"[rlm]\n{own}\n")
+    desk.theirs('[rlm]\nenvironment = "docker"\n')
+
+    before = desk.load()
+    trusted(desk)
+    after = desk.load()
+
+    assert before.settings.rlm.environment == "local" and "rlm.environment" in before.notes[0]
+    assert after.settings.rlm.environment == "docker"
 
 
 def test_what_is_not_applied_is_said_with_the_way_to_allow_it(desk: Desk) -> None:

@@ -15,13 +15,14 @@ import json
 import os
 import signal
 import site
+import socket
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .channel import PipeChannel
-from .filters import install
+from .filters import hand_over, install, prepare
 from .tries import steps
 
 EXIT_PROGRAM_FAILED = 70
@@ -31,18 +32,20 @@ _CRASH_BYTES = 4000
 Found = tuple[str, bool, str]
 
 
-def main() -> NoReturn:
+def main(gate: socket.socket) -> NoReturn:
     """Do what the host's two requests say, and end."""
     crashes, status = 2, EXIT_PROGRAM_FAILED
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is something to interrupt
         reader, writer, crashes = _move_ends()
         faulthandler.enable(file=crashes)
-        channel = PipeChannel(reader, writer)
+        channel = PipeChannel(reader, writer, crashes)
         entry = _load(_request(channel))
         channel.send(json.dumps({"python": list(sys.version_info[:3])}).encode() + b"\n")
-        found = _close(_request(channel))
-        channel.send(json.dumps({"layers": found}).encode() + b"\n")
+        request = _request(channel)
+        channel.copies = _can_copy(request["limits"], gate)
+        found = _close(request, gated=channel.copies)
+        channel.send(json.dumps({"layers": found, "copies": channel.copies}).encode() + b"\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         entry(channel)
         status = 0
@@ -78,6 +81,7 @@ def _request(channel: PipeChannel) -> dict[str, Any]:
 def _load(request: dict[str, Any]) -> Callable[[Any], object]:
     """Load the program, with the image's own packages in reach."""
     os.environ.update(request["environment"])
+    prepare(request["limits"])
     site.addsitepackages(site.venv(site.removeduppaths()) or set())
     for module in request["preload"]:
         importlib.import_module(module)
@@ -86,12 +90,17 @@ def _load(request: dict[str, Any]) -> Callable[[Any], object]:
     return entry
 
 
-def _close(request: dict[str, Any]) -> list[Found]:
+def _can_copy(limits: dict[str, Any], gate: socket.socket) -> bool:
+    """Have the guard asked about each copy of this process; return whether there can be any."""
+    with gate:
+        return bool(limits["processes"]) or hand_over(gate)
+
+
+def _close(request: dict[str, Any], *, gated: bool) -> list[Found]:
     os.umask(0o077)
     os.chdir(request["folder"])
-    processes = bool(request["limits"]["processes"])
     layers = steps(request)
-    layers["filter"] = lambda: install(processes=processes)
+    layers["filter"] = lambda: install(request["limits"], gated=gated)
     found: list[Found] = []
     for name, step in layers.items():
         try:

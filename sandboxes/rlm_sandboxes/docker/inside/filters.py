@@ -1,121 +1,97 @@
-"""A seccomp filter, beside that of the container.
+"""The filter of system calls, beside that of the container: the one of the local jail.
 
-No file can be made to run as its owner, who may be the owner of the project outside, and none that is
-a pipe or a device. Unless processes are allowed, threads can be started and no other process.
+An engine's own filter is made for services. It lets through what a program here has no need of: sockets by
+name in the project's folder, keys, rings of requests, new kinds of files. Files cannot be made to run as their
+owner, who may be the owner of the project outside. Unless processes are allowed, threads can be started and
+no other process.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
+import socket
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-_LD, _JEQ, _JSET, _RET = 0x20, 0x15, 0x45, 0x06
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_CLONE_THREAD = 0x00010000
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _FILTER = 22, 38, 2
+if TYPE_CHECKING:
+    from ...local.jail import seccomp, system
+else:
+    from rlm_jail import seccomp, system
 
-
-class _Machine(NamedTuple):
-    audit: int
-    clone: int
-    starting: tuple[int, ...]  # fork, vfork, execve, execveat
-    special: tuple[int, ...]  # mknod, mknodat
-    modes: dict[int, int]  # calls that take the mode of a file, and in which argument
+_WITH_PROCESSES = ("tkill",)  # by which the C library of small images ends a process
+_WITH_NETWORK = ("recvmsg", "recvmmsg")  # by which it asks for names
+_WORD_BYTES = 8
 
 
-_EVERYWHERE = {452: 2}  # fchmodat2
-_MACHINES = {
-    # chmod fchmod fchmodat, open openat creat, mkdir mkdirat
-    "x86_64": _Machine(
-        0xC000003E,
-        56,
-        (57, 58, 59, 322),
-        (133, 259),
-        {90: 1, 91: 1, 268: 2, 2: 2, 257: 3, 85: 1, 83: 1, 258: 2, **_EVERYWHERE},
-    ),
-    "aarch64": _Machine(0xC00000B7, 220, (221, 281), (33,), {52: 1, 53: 2, 56: 3, 34: 2, **_EVERYWHERE}),
-}
-_CLONE3, _OPENAT2 = 435, 437  # a filter cannot see their arguments; libraries then use the older calls
-_SUID_BITS = 0o6000
-_OTHER_ABI = 0x40000000
+def prepare(limits: dict[str, Any]) -> None:
+    """Make the filter, which takes a while, before anybody waits for it."""
+    if _is_known():
+        seccomp.assemble(_rules(limits, gated=True))
 
 
-def install(*, processes: bool) -> str:
-    """Forbid all this for good; return why it does not hold, or ""."""
-    machine = _MACHINES.get(platform.machine())
-    if machine is None:
-        return "no table of system calls for this machine"
-    code = _assemble(machine, processes=processes)
-    program = ctypes.create_string_buffer(code, len(code))
-    head = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(program))
-    library = ctypes.CDLL(None, use_errno=True)
-    for call in ((_PR_SET_NO_NEW_PRIVS, 1, None), (_PR_SET_SECCOMP, _FILTER, head)):
-        if library.prctl(call[0], ctypes.c_ulong(call[1]), call[2], None, None):
-            return os.strerror(ctypes.get_errno())
-    return _try_mode() or ("" if processes else _try_fork())
-
-
-def _assemble(machine: _Machine, *, processes: bool) -> bytes:
-    code = [
-        _step(_LD, 4),
-        _step(_JEQ, machine.audit, 1, 0),
-        _step(_RET, _ERRNO | errno.ENOSYS),
-        _step(_LD, 0),
-        _step(_JSET, _OTHER_ABI, 0, 1),
-        _step(_RET, _ERRNO | errno.ENOSYS),
-        *_refuse(_OPENAT2, errno.ENOSYS),
-    ]
-    for number in machine.special:
-        code += _refuse(number, errno.EPERM)
-    for number, argument in machine.modes.items():
-        code += [
-            _step(_JEQ, number, 0, 4),
-            _step(_LD, 16 + 8 * argument),
-            _step(_JSET, _SUID_BITS, 0, 1),
-            _step(_RET, _ERRNO | errno.EPERM),
-            _step(_RET, _ALLOW),
-        ]
-    if not processes:
-        for number in machine.starting:
-            code += _refuse(number, errno.EPERM)
-        code += [
-            *_refuse(_CLONE3, errno.ENOSYS),
-            _step(_JEQ, machine.clone, 0, 3),
-            _step(_LD, 16),
-            _step(_JSET, _CLONE_THREAD, 1, 0),
-            _step(_RET, _ERRNO | errno.EPERM),
-        ]
-    return b"".join([*code, _step(_RET, _ALLOW)])
-
-
-def _refuse(number: int, code: int) -> list[bytes]:
-    return [_step(_JEQ, number, 0, 1), _step(_RET, _ERRNO | code)]
-
-
-def _step(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("HBBI", operation, if_true, if_false, value)
-
-
-def _try_mode() -> str:
+def hand_over(gate: socket.socket) -> bool:
+    """Have who is at the other end of `gate` asked about each copy of this process; return False if that cannot be."""
     try:
-        os.chmod("/nowhere", 0o4755)  # noqa: S103 -- it must fail
-    except PermissionError:
-        return ""
+        system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+        listener = seccomp.install_gate()
     except OSError:
-        pass
-    return "files can be made to run as their owner all the same"
+        return False
+    gate.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", listener))])
+    os.close(listener)
+    return True
 
 
-def _try_fork() -> str:
+def install(limits: dict[str, Any], *, gated: bool = False) -> str:
+    """Forbid for good what no program needs; return why that does not hold, or ""."""
+    if not _is_known():
+        return "no table of system calls for this machine"
+    system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.install(_rules(limits, gated=gated))
+    tries = {
+        "files can be made to run as their owner all the same": _make_suid,
+        "sockets can be made all the same": _make_socket,
+    }
+    if not limits["processes"]:
+        tries["processes can be started all the same"] = _fork
+    return next((reason for reason, attempt in tries.items() if not _is_refused(attempt)), "")
+
+
+def _is_known() -> bool:
+    return bool(system.machine()) and struct.calcsize("P") == _WORD_BYTES
+
+
+def _rules(limits: dict[str, Any], *, gated: bool) -> seccomp.Rules:
+    processes, network = bool(limits["processes"]), bool(limits["network"])
+    return seccomp.Rules(
+        gate=gated and not processes,
+        processes=processes,
+        network=network,
+        own_pid=os.getpid(),
+        signals=True,  # the process namespace keeps them in
+        more=(*(_WITH_PROCESSES if processes else ()), *(_WITH_NETWORK if network else ())),
+    )
+
+
+def _is_refused(attempt: Callable[[], object]) -> bool:
     try:
-        pid = os.fork()
-    except PermissionError:
-        return ""
+        attempt()
+    except OSError as problem:
+        return problem.errno in (errno.EPERM, errno.ENOSYS)
+    return False
+
+
+def _make_suid() -> None:
+    os.chmod("/nowhere", 0o4755)  # noqa: S103 -- it must fail
+
+
+def _make_socket() -> None:
+    socket.socket(socket.AF_UNIX).close()
+
+
+def _fork() -> None:
+    pid = os.fork()
     if not pid:
         os._exit(0)
     os.waitpid(pid, 0)
-    return "processes can be started all the same"

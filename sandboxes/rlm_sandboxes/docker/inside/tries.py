@@ -31,7 +31,7 @@ def steps(request: dict[str, Any]) -> dict[str, Callable[[], str]]:
         "privileges": lambda: _expect("NoNewPrivs", "1", "programs could gain privileges"),
         "seccomp": lambda: _expect("Seccomp", str(_FILTERED), "no filter of system calls is installed"),
         "cgroup": lambda: _look_up_cgroup(request["memory_bytes"], request["tasks"]),
-        "rlimits": lambda: _limit(limits),
+        "rlimits": lambda: _limit(limits, request["tasks"] if request["by_user"] else 0),
         "memory": lambda: _limit_memory(limits),
     }
 
@@ -116,12 +116,14 @@ def _is_at_most(value: str, most: int) -> bool:
     return value.isdigit() and int(value) <= most
 
 
-def _limit(limits: dict[str, Any]) -> str:
+def _limit(limits: dict[str, Any], tasks: int) -> str:
     wanted = {
         resource.RLIMIT_FSIZE: int(limits["file_bytes"]),
         resource.RLIMIT_NOFILE: int(limits["open_files"]) + _SPARE_FILES,
         resource.RLIMIT_CORE: 0,
     }
+    if tasks:
+        wanted[resource.RLIMIT_NPROC] = tasks
     kept = {kind: _set(kind, value) for kind, value in wanted.items()}
     broken = [kind for kind, value in kept.items() if resource.getrlimit(kind) != (value, value)]
     return f"limits {broken} were not kept" if broken else ""

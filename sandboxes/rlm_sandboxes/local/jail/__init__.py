@@ -7,5 +7,6 @@ folder: it is loaded as `rlm_jail` by whatever interpreter a project uses.
     worker.py       closes the jail around itself, then runs the program
     mounts.py, privileges.py, landlock.py, seccomp.py       the layers
     channel.py      how the program inside speaks with the host
+    questions.py    what the kernel asks about copies of the program
     system.py, syscalls.py                                  the kernel, by ctypes
 """

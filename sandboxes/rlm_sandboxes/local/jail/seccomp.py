@@ -90,10 +90,13 @@ _SECRET = 0x5EC12E7A_5EC12E7B
 
 @dataclass(frozen=True)
 class Rules:
-    """What the filter must know: the channels, and what the limits open."""
+    """What the filter must know: the channels, and what the limits open.
 
-    channel: int
-    side: int
+    Without a channel there is none to keep from anybody. `more` names calls to let through beside the usual ones.
+    """
+
+    channel: int | None = None
+    side: int = -1
     gate: bool = False
     processes: bool = False
     execute: bool = False
@@ -101,9 +104,10 @@ class Rules:
     own_pid: int = 0
     signals: bool = False
     own_root: bool = True
+    more: tuple[str, ...] = ()
 
 
-def install(rules: Rules, secret: int) -> None:
+def install(rules: Rules, secret: int = 0) -> None:
     """Let the kernel answer only what `rules` allow, for good."""
     if not system.machine():
         raise OSError("no table of system calls for this machine")
@@ -157,7 +161,7 @@ def assemble(rules: Rules) -> bytes:
     _add_channel(out, rules)
     if not rules.own_root:
         _add_pretence(out)
-    for name in _EVERYWHERE:
+    for name in (*_EVERYWHERE, *rules.more):
         out.rule(name, [])
     _add_arguments(out, rules)
     _add_processes(out, rules)
@@ -172,6 +176,10 @@ def assemble(rules: Rules) -> bytes:
 
 
 def _add_channel(out: _Assembler, rules: Rules) -> None:
+    if rules.channel is None:
+        for name in ("recvfrom", "sendto", "close_range", *_ON_OTHER_DESCRIPTORS):
+            out.rule(name, [])
+        return
     elsewhere = _is_elsewhere(0, rules)
     secret_low, secret_high = _SECRET & 0xFFFFFFFF, _SECRET >> 32
     hear = [_is(0, rules.channel), _is(4, 0), _is_high(4, 0), _is(5, secret_low), _is_high(5, secret_high)]
@@ -188,6 +196,8 @@ def _add_channel(out: _Assembler, rules: Rules) -> None:
 
 
 def _is_elsewhere(argument: int, rules: Rules) -> list[_Test]:
+    if rules.channel is None:
+        return []
     return [_is_not(argument, rules.channel), _is_not(argument, rules.side)]
 
 

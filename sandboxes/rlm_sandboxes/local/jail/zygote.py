@@ -56,6 +56,7 @@ def main(control_fd: int, lifeline_fd: int) -> NoReturn:
     control = socket.socket(fileno=control_fd)
     lifeline = socket.socket(fileno=lifeline_fd)
     config = json.loads(control.recv(MESSAGE_BYTES))
+    os.umask(0o022)  # a worker's root must be open to its user, also where a host's new files are its own
     try:
         zygote = _prepare(control, lifeline, config)
     except Exception as problem:  # whatever it is, the host is told before this process ends
