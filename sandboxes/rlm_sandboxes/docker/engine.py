@@ -38,6 +38,7 @@ _OLDEST = (1, 41)
 _CLOSED = "ro,nosuid,nodev,noexec,size=4096"
 _AGAIN_SECONDS = 1.0
 _NOT_LET_IN = ("auth", "denied")
+_ENDING, _MOST_TRIES, _ENDING_SECONDS = "container state improper", 20, 0.1
 _GONE = (404, 409)  # it is removed, or about to be
 
 OnProgress = Callable[[str], None]
@@ -203,13 +204,27 @@ class Engine:
     async def remove(self, name: str, fate: Fate | None = None, *, seconds: float = 10.0) -> None:
         """Remove a container with all that it has, whatever it does."""
         try:
-            with _unless_gone() as answer:
-                await self._call(partial(self._client.remove_container, name, v=True, force=True))
+            answer = await self._remove(name)
             if answer.refused and fate is not None and answer.status != 404:
                 with anyio.move_on_after(seconds):
                     await fate.removed.wait()
         finally:
             self._fates.pop(name, None)
+
+    async def _remove(self, name: str) -> _Answer:
+        """Remove a container; once more where it was just about to end by itself, which confuses Podman."""
+        tries = 1
+        while True:
+            try:
+                with _unless_gone() as answer:
+                    await self._call(partial(self._client.remove_container, name, v=True, force=True))
+            except Refused as problem:
+                if _ENDING not in problem.reason or tries == _MOST_TRIES:
+                    raise
+                tries += 1
+                await anyio.sleep(_ENDING_SECONDS)
+            else:
+                return answer
 
     async def find_dead(self) -> dict[str, bool]:
         """Return the containers whose owners are gone, and whether each still runs."""
