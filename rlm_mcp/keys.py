@@ -111,7 +111,7 @@ class Key:
     @property
     def allowed(self) -> str:
         """Return what a value may be, in words."""
-        low, high = self._bound("ge", "gt"), self._bound("le", "lt")
+        low, high = self._bound("ge"), self._bound("le")
         longest = self._bound("max_length")
         match self.kind:
             case "switch":
@@ -121,8 +121,6 @@ class Key:
                 return f"{', '.join(most)} or {last}"
             case "number":
                 return f"a whole number from {low} to {high}"
-            case "fraction" if self._bound("gt") is not None:
-                return f"a number above {_plainly(low)} and at most {_plainly(high)}"
             case "fraction":
                 return f"a number from {_plainly(low)} to {_plainly(high)}"
             case "size":
@@ -141,12 +139,9 @@ class Key:
             case "paths table":
                 return "a table of lists of paths by name"
 
-    def _bound(self, *names: str) -> Any:
-        for each in self.field.metadata:
-            for name in names:
-                if getattr(each, name, None) is not None:
-                    return getattr(each, name)
-        return None
+    def _bound(self, name: str) -> Any:
+        found = (getattr(each, name, None) for each in self.field.metadata)
+        return next((bound for bound in found if bound is not None), None)
 
     def read(self, value: object, base: Path) -> Any:
         """Return what a value from a file or a program means; paths are relative to `base`. Raise `WrongValue`."""

@@ -105,7 +105,7 @@ def _fewer_files(value: Any, below: Any) -> bool:
 
 def _stricter(value: Any, below: Any) -> bool:
     """Say whether a policy is stricter. What "auto" stands for depends on the walls; in a container it is "off"."""
-    return value == "strict" or below == "off"
+    return bool(value == "strict" or below == "off")
 
 
 def _no_address(value: Any, below: Any) -> bool:

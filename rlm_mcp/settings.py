@@ -71,7 +71,7 @@ class RlmSection(Section):
     """The image for sessions in Docker; any with Python 3.9 or newer."""
     docker_python: str = Field(default="python3", min_length=1, max_length=500)
     """The Python in the image that runs the code: a name on its PATH, or a path in it."""
-    docker_cpus: float = Field(default=1.0, gt=0, le=1024)
+    docker_cpus: float = Field(default=1.0, ge=0.01, le=1024)
     """How many processors a container may use."""
     docker_memory: Bytes = Field(default=512 * MIB, ge=32 * MIB, le=2**53)
     """How much memory a session in a container may use, in place of memory_bytes of [sandbox]."""
@@ -111,7 +111,7 @@ class SandboxSection(Section):
     python: Folder | None = None
     """The Python that runs the code: a program or a virtual environment; the project's .venv unless given."""
     policy: Literal["auto", "off", "permissive", "strict"] = "auto"
-    """The language policy: "auto" is permissive behind strong walls, strict behind weak ones, and off in a strong container."""
+    """The language policy: "auto" is off in a strong container, permissive behind other strong walls, else strict."""
     wall_seconds: float = Field(default=120.0, ge=0.1, le=86_400)
     """How long one cell may run unless the call says otherwise."""
     max_wall_seconds: float = Field(default=600.0, ge=0.1, le=86_400)

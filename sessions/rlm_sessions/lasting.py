@@ -27,7 +27,7 @@ from .found import Found, forget_state, last_step, look, put_aside
 from .journal import JournalUnwritable
 from .keeping.files import Kept
 from .keeping.keepers import Keepers
-from .projects import Project
+from .projects import Project, check_place
 from .results import CellError, CellResult, Loaded, Lost, More, Restored, Value, Variable, open_otherwise
 from .scribe import Scribe
 from .session import MAX_VALUE_BYTES, Answer, OnOutput, Policy, Session, open_session
@@ -460,6 +460,7 @@ class ProjectSession:
         return session
 
     async def _start(self, found: Found | None) -> Session:
+        await anyio.to_thread.run_sync(check_place, self.project)
         keep = None
         if self._claim is not None and found is not None:
             keep = Keep(

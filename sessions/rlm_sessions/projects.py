@@ -105,6 +105,16 @@ def identify(
     return replace(_named("default", "default"), source="default", passed_over=tuple(passed_over))
 
 
+def check_place(project: Project) -> None:
+    """Raise `ProjectError` if a link has taken the place of the project's folder or of one above it.
+
+    Code that may write around a folder can do that, and would see by it what the link leads to.
+    """
+    folder = project.folder
+    if folder is not None and _as_spelled(Path(os.path.realpath(folder))) != folder:
+        raise ProjectError(str(folder), "a link has taken the place of that folder, or of one above it")
+
+
 def is_key(text: str) -> bool:
     """Return whether `text` has the form of the key of a project, and so is safe in a path."""
     return len(text) <= _SLUG_CHARACTERS + 1 + _HASH_CHARACTERS and _KEY.fullmatch(text) is not None

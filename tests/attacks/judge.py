@@ -315,7 +315,7 @@ def _descendants() -> set[int]:
 
 
 def _limits(attack: Attack, at_once: int) -> Limits:
-    grace = 0.3 if at_once == 1 else at_once
+    grace = 0.3 if at_once == 1 else 2 * at_once
     asked: dict[str, Any] = {"wall_seconds": 1, "grace_seconds": grace, **attack.limits}
     if attack.project:
         asked["files"] = attack.project

@@ -30,6 +30,21 @@ async def started(engine: Engine, project: Path, limits: Limits) -> AsyncGenerat
             yield process
 
 
+def test_nothing_is_read_through_a_folder_that_has_become_a_link(tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for each in (folder / "below", other):
+        each.mkdir(parents=True)
+        (each / "data.txt").write_text(each.name)
+    with os.fdopen(copies.open_within(folder, folder / "below/data.txt")) as file:
+        assert file.read() == "below"
+
+    (folder / "below").rename(tmp_path / "moved")
+    (folder / "below").symlink_to(other)
+
+    with pytest.raises(NotADirectoryError):
+        copies.open_within(folder, folder / "below/data.txt")
+
+
 async def test_files_folders_and_links_are_copied_and_what_is_none_of_these_is_not(
     docker_engine: Engine, tmp_path: Path
 ) -> None:

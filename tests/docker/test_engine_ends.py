@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+import requests
 
 from rlm_sandboxes import EngineUnavailable, Limits, ProcessEnded, SandboxError
 from rlm_sandboxes.docker import DockerSandbox, engine
@@ -64,6 +65,16 @@ async def test_what_is_no_engine_is_an_error(opened: ExitStack, tmp_path: Path) 
 
     with pytest.raises(EngineUnavailable, match=r"closed the connection without an answer|Connection reset"):
         await find(address)
+
+
+def test_a_socket_that_went_while_we_spoke_is_told_in_plain_words() -> None:
+    def ask_nobody() -> None:
+        raise requests.ConnectionError("Connection aborted.") from FileNotFoundError(
+            2, "No such file or directory"
+        )
+
+    with pytest.raises(EngineUnavailable, match=r"engine\.sock: none answers there\. Start Docker"):
+        engine._translated("unix:///engine.sock", ask_nobody)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_an_address_of_no_kind_is_an_error() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rlm_sandboxes import ImageUnusable, Limits
+from rlm_sandboxes import ImageUnusable, Limits, SandboxUnavailable
 from rlm_sandboxes.docker import DockerSandbox
 from rlm_sessions import open_session
 from tests.contracts.asking import evaluate
@@ -75,6 +75,21 @@ async def test_a_session_lives_with_podman_as_with_docker(podman: Engine) -> Non
     assert endless.error is not None and endless.error.limit == "wall_seconds"
     assert after.value == "42"
     assert isolation.strong, isolation
+
+
+@pytest.mark.parametrize("copied", [False, True])
+async def test_what_podman_would_read_more_into_is_no_folder_for_it(
+    podman: Engine, tmp_path: Path, copied: bool
+) -> None:
+    folder = tmp_path / ("below:" if copied else "below,source=") / "etc"
+    folder.mkdir(parents=True)
+
+    with anyio.fail_after(60):
+        async with DockerSandbox(
+            podman.image, engine=podman.host, pull="never", copy_files=copied
+        ) as sandbox:
+            with pytest.raises(SandboxUnavailable, match="Podman, which reads more into"):
+                await sandbox.start(PROBE, folder, Limits()).__aenter__()
 
 
 async def test_copies_in_podman_cannot_be_written_to_where_they_must_not(

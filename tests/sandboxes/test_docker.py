@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from rlm_sandboxes import (
     SandboxUnavailable,
 )
 from rlm_sandboxes.docker import DockerSandbox
+from rlm_sandboxes.docker.canaries import make_canary
 from rlm_sandboxes.docker.owners import OWNER, own_label
 from rlm_sessions import open_session
 from tests.contracts.asking import ask, evaluate, hear, tell
@@ -214,13 +217,15 @@ HOST = """
 import anyio, sys
 from rlm_sandboxes import Limits
 from rlm_sandboxes.docker import DockerSandbox
+from rlm_sandboxes.docker.canaries import make_canary
 from rlm_sandboxes.docker.owners import own_label
-from tests.contracts.asking import hear, tell
+from tests.contracts.asking import evaluate, hear, tell
 from tests.contracts.conftest import PROBE
 
 async def main():
     async with DockerSandbox(sys.argv[2], engine=sys.argv[1]) as sandbox:
         async with sandbox.start(PROBE, None, Limits()) as process:
+            await evaluate(process, sys.argv[3])
             await tell(process, "spin")
             await hear(process)
             print(own_label(), flush=True)
@@ -230,10 +235,17 @@ anyio.run(main)
 """
 
 
-async def test_nothing_outlives_a_host_that_is_killed(engine: Engine) -> None:
+HOLD_EVERY_PIPE = """(lambda os: [
+    os.open(f"/proc/self/fd/{number}", how) for number in range(9) for how in (os.O_RDONLY, os.O_WRONLY)
+    if os.path.exists(f"/proc/self/fd/{number}") and os.readlink(f"/proc/self/fd/{number}").startswith("pipe:")
+])(__import__("os"))"""
+
+
+@pytest.mark.parametrize("before", ["1", HOLD_EVERY_PIPE], ids=["at work", "holding both ends of its pipes"])
+async def test_nothing_outlives_a_host_that_is_killed(engine: Engine, before: str) -> None:
     with anyio.fail_after(60):
         path = os.pathsep.join(path for path in sys.path if path)
-        command = [sys.executable, "-c", HOST, engine.host, engine.image]
+        command = [sys.executable, "-c", HOST, engine.host, engine.image, before]
         async with await anyio.open_process(
             command, env={**os.environ, "PYTHONPATH": path}, stderr=None
         ) as host:
@@ -250,22 +262,37 @@ async def test_nothing_outlives_a_host_that_is_killed(engine: Engine) -> None:
     assert not waiting.cancelled_caught
 
 
+async def test_a_paused_program_with_processes_can_be_killed(sandbox: DockerSandbox) -> None:
+    with anyio.fail_after(30):
+        async with sandbox.start(PROBE, None, Limits(processes=2)) as process:
+            await evaluate(process, "1")
+            await process.pause()
+            await process.kill()
+            with pytest.raises(ProcessEnded) as caught:
+                await process.receive()
+
+    assert caught.value.status == -9
+
+
 async def test_the_containers_of_the_dead_are_removed_and_no_others(engine: Engine) -> None:
     gone = await anyio.open_process(["true"])
     place, _, _ = OWN.rpartition(":")[0].rpartition(":")
     dead, elsewhere = f"{place}:{gone.pid}:1", "another.machine/1:1:1"
+    nonsense = f"{place}:\N{SUPERSCRIPT TWO}:1"
     await gone.aclose()
-    for owner in (dead, elsewhere, OWN):
+    for owner in (dead, elsewhere, nonsense, OWN):
         await docker(engine, "create", "--label", f"{OWNER}={owner}", engine.image, "true")
 
     try:
         async with DockerSandbox(engine.image, engine=engine.host):
-            left = {owner: len(await containers_of(engine, owner)) for owner in (dead, elsewhere, OWN)}
+            left = {
+                owner: len(await containers_of(engine, owner)) for owner in (dead, elsewhere, nonsense, OWN)
+            }
     finally:
-        for owner in (elsewhere, OWN):
+        for owner in (elsewhere, nonsense, OWN):
             await docker(engine, "rm", "-f", *await containers_of(engine, owner))
 
-    assert left == {dead: 0, elsewhere: 1, OWN: 1}
+    assert left == {dead: 0, elsewhere: 1, nonsense: 1, OWN: 1}
 
 
 # ---- warm containers
@@ -394,7 +421,8 @@ async def test_a_runtime_that_the_engine_lacks_is_named(engine: Engine) -> None:
 async def test_the_container_is_hardened_as_seen_from_outside(engine: Engine, sandbox: DockerSandbox) -> None:
     async with sandbox.start(PROBE, None, Limits()):
         (name,) = await containers_of(engine, OWN)
-        host = json.loads(await docker(engine, "inspect", name))[0]["HostConfig"]
+        found = json.loads(await docker(engine, "inspect", name))[0]
+        host = found["HostConfig"]
 
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"]
@@ -404,3 +432,20 @@ async def test_the_container_is_hardened_as_seen_from_outside(engine: Engine, sa
     assert host["PidsLimit"] > 0
     assert host["AutoRemove"]
     assert not host["Privileged"]
+    assert (
+        0 < found["Config"]["StopTimeout"] <= 2
+    )  # in place of ten seconds, by which an engine would stop later
+
+
+def test_canaries_of_processes_that_were_killed_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["sleep", "0"]) as ended:
+        ended.wait()
+    (tmp_path / f"rlm-canary-{ended.pid}-1-abc").touch()
+    (tmp_path / "rlm-canary-of-somebody").touch()
+
+    made = make_canary()
+
+    assert {path.name for path in tmp_path.iterdir()} == {made.name, "rlm-canary-of-somebody"}

@@ -18,6 +18,15 @@ async def test_figures_are_shown_without_being_asked_for(session: Session) -> No
     assert Image.open(io.BytesIO(result.displays[0].data)).size[0] > 200
 
 
+@pytest.mark.parametrize("last", ["figure", "display(figure)"])
+async def test_a_figure_that_is_the_value_of_its_cell_is_shown_once(session: Session, last: str) -> None:
+    result = await session.run(f"import matplotlib.pyplot as plt\nfigure, _ = plt.subplots()\n{last}")
+    later = await session.run("figure")
+
+    assert [shown.mime for shown in result.displays] == ["image/png"]
+    assert [shown.mime for shown in later.displays] == ["image/png"]
+
+
 async def test_figures_are_shown_once_and_also_when_the_cell_fails(session: Session) -> None:
     failed = await session.run("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.figure()\n1 / 0")
     after = await session.run("1")

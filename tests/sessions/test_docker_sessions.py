@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from rlm_sandboxes import Limits
 from rlm_sandboxes.docker import DockerSandbox
@@ -133,6 +134,8 @@ async def test_a_session_whose_container_is_killed_goes_on_where_it_was(
 
     assert killed.lost
     assert back.value == "2"
+    assert ("ended by SIGKILL: by the engine" in str(killed.error)) == (how == "the container")
+    assert "memory_bytes" not in str(killed.error)
 
 
 async def test_a_cell_that_needs_too_much_memory_costs_no_more_than_itself(home: Home) -> None:
@@ -178,7 +181,7 @@ async def test_what_was_answered_is_told_when_the_host_is_killed_in_that_moment(
     with anyio.fail_after(90):
         async with await anyio.open_process(command, env=environment, stderr=subprocess.DEVNULL) as host:
             assert host.stdout is not None
-            assert await host.stdout.receive() == b"answered\n"
+            assert await BufferedByteReceiveStream(host.stdout).receive_until(b"\n", 64) == b"answered"
             host.kill()
             await host.wait()
         async with home.session() as session:

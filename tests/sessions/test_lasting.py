@@ -21,6 +21,7 @@ from rlm_sessions import (
     Household,
     OutputNotFound,
     Project,
+    ProjectError,
     ProjectSession,
     SessionError,
     VariableNotFound,
@@ -164,6 +165,24 @@ async def test_a_project_that_nobody_used_says_nothing(home: Home) -> None:
             first = await session.run("1 + 1")
 
     assert (first.value, first.cell, first.notes) == ("2", 1, ())
+
+
+async def test_a_link_in_the_place_of_a_project_is_not_followed(home: Home, tmp_path: Path) -> None:
+    folder, other = tmp_path / "above" / "project", tmp_path / "other"
+    folder.mkdir(parents=True)
+    other.mkdir()
+    project = await anyio.to_thread.run_sync(lambda: identify(named=str(folder)))
+
+    async with home.session(project) as session:
+        well(await session.run("x = 1"))
+        await session.run(KILLED)
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(other)
+        with pytest.raises(ProjectError, match="a link has taken the place"):
+            await session.run("import os; os.listdir()")
+        folder.unlink()
+        (tmp_path / "moved").rename(folder)
+        assert await value(session, "x") == "1"
 
 
 async def test_two_projects_have_nothing_in_common(home: Home) -> None:

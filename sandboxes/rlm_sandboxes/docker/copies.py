@@ -22,6 +22,7 @@ LEFT_OUT = frozenset(
 )
 _LOOKED_AT = 10 * MOST_FILES
 _WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+_AS_FOLDER = _WITHOUT_WAITING | getattr(os, "O_DIRECTORY", 0)
 
 
 @dataclass
@@ -49,6 +50,11 @@ def pack_folder(folder: Folder, user: tuple[int, int]) -> Copy:
                 _add(archive, path, folder, user)
             except OSError:
                 unread += 1
+            if archive.offset > 2 * MOST_BYTES:  # with heads and rounding, what was measured is less
+                copy.archive.close()
+                raise SandboxUnavailable(
+                    f"The folder {folder.path} grows while it is copied. Try again later."
+                )
     copy.left_out = sorted(found.skipped)
     if unread:
         copy.left_out.append(f"{unread} that cannot be read")
@@ -99,13 +105,29 @@ def _add(archive: tarfile.TarFile, path: Path, folder: Folder, user: tuple[int, 
     if entry is None:
         return  # it is a socket
     if entry.isdir():
-        os.close(os.open(path, os.O_RDONLY))  # whether what is in it can be seen
+        os.close(open_within(folder.path, path, _AS_FOLDER))  # whether what is in it can be seen
     entry.uid, entry.gid = user if folder.writable else (0, 0)
     entry.uname = entry.gname = ""
     entry.mode |= 0o755 if entry.isdir() else 0o444
     if entry.isdir() or entry.issym():
         archive.addfile(entry)
     elif entry.isreg():
-        with os.fdopen(os.open(path, _WITHOUT_WAITING), "rb") as file:
-            entry.size = min(entry.size, os.fstat(file.fileno()).st_size)
+        with os.fdopen(open_within(folder.path, path), "rb") as file:
+            entry.size = min(entry.size, os.fstat(file.fileno()).st_size, MOST_BYTES)
             archive.addfile(entry, file)
+
+
+def open_within(folder: Path, path: Path, how: int = _WITHOUT_WAITING) -> int:
+    """Open what is in `folder`, by no link: somebody else may be changing what is there."""
+    if os.open not in os.supports_dir_fd:
+        return os.open(path, how)
+    *above, name = (".", *path.relative_to(folder).parts)
+    at = os.open(folder, _AS_FOLDER)
+    try:
+        for part in above:
+            below = os.open(part, _AS_FOLDER, dir_fd=at)
+            os.close(at)
+            at = below
+        return os.open(name, how, dir_fd=at)
+    finally:
+        os.close(at)

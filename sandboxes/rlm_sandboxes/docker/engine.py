@@ -39,6 +39,7 @@ _CLOSED = "ro,nosuid,nodev,noexec,size=4096"
 _AGAIN_SECONDS = 1.0
 _NOT_LET_IN = ("auth", "denied")
 _ENDING, _MOST_TRIES, _ENDING_SECONDS = "container state improper", 20, 0.1
+_ENDS = ("9", "15", "SIGKILL", "SIGTERM")
 _GONE = (404, 409)  # it is removed, or about to be
 
 OnProgress = Callable[[str], None]
@@ -60,6 +61,7 @@ class Fate:
         self.made = False
         self.status: int | None = None
         self.out_of_memory = False
+        self.asked_to_end = False
         self.ended = anyio.Event()
         self.removed = anyio.Event()
 
@@ -105,7 +107,7 @@ class Engine:
                 events = await self._call(listen)
                 filters = {"label": f"{SERVER}={self._server}"}
                 found = await self._call(partial(self._client.containers, all=True, filters=filters))
-                there = {str(name).lstrip("/") for container in found for name in container["Names"]}
+                there = {str(name).lstrip("/") for container in found for name in container["Names"] or ()}
                 for name in before:
                     if name not in there:
                         self._note({"Action": "die", "name": name})
@@ -125,6 +127,8 @@ class Engine:
         action = event["Action"]
         if action == "oom":
             fate.out_of_memory = True
+        elif action == "kill" and event.get("signal") in _ENDS:
+            fate.asked_to_end = True
         elif action in ("die", "died"):
             code = str(event.get("exitCode", event.get("containerExitCode", "")))
             fate.status = int(code) if code.isdigit() else None
@@ -232,7 +236,8 @@ class Engine:
         return {
             str(container["Names"][0]).lstrip("/"): container["State"] == "running"
             for container in found
-            if await anyio.to_thread.run_sync(is_dead, container["Labels"].get(OWNER, ""))
+            if container["Names"]  # one that is about to go has none
+            and await anyio.to_thread.run_sync(is_dead, container["Labels"].get(OWNER, ""))
         }
 
     # ---- images
@@ -418,7 +423,7 @@ def _reason(problem: BaseException) -> str:
     for link in links:
         if isinstance(link, ssl.SSLError):
             return f"TLS fails: {getattr(link, 'verify_message', '') or link.reason or link}"
-        if isinstance(link, ConnectionRefusedError):
+        if isinstance(link, (ConnectionRefusedError, FileNotFoundError)):
             return "none answers there"
         if isinstance(link, (TimeoutError, requests.Timeout)):
             return "it does not answer in time"

@@ -24,6 +24,7 @@ GUARD_TASKS, OWN_THREADS, COPIES = 1, 3, 1
 _SPARE_FILES = 16  # as in inside/tries.py
 _INTERPRETER_BYTES = 32 * MIB  # ours, beside what the program may use: the guard, the guest, the kernel's own
 _SHARED_BYTES = 64 * MIB
+_STOP_SECONDS = 2  # for which an engine that stops waits; nothing here ends by being asked
 _FIRST_UID, _UIDS = 20_000, 40_000  # below 65536: a rootless engine knows no others
 _NOT_TO_COVER = (
     "/bin",
@@ -39,6 +40,7 @@ _NOT_TO_COVER = (
     "/usr",
     "/var",
 )
+_PODMAN_WORDS = frozenset(':,"\r\n')
 _HIDDEN = (
     # what engines hide by themselves, where nothing else is said
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
@@ -185,6 +187,8 @@ def make_plan(
         folders.append(own)
         if not copied:
             user, why = _user_for(own, facts)
+    if facts.podman:
+        refuse_words_of_podman(folders)
     by_user = user[0] >= _FIRST_UID and _counts_by_user(facts)
     return Plan(program, limits, project, tuple(dict.fromkeys(folders)), copied, options, user, why, by_user)
 
@@ -198,6 +202,16 @@ def _look(path: Path, *, writable: bool) -> Folder:
     facts = path.stat()
     readable = facts.st_mode & _READ_AND_ENTER == _READ_AND_ENTER
     return Folder(path, writable, (facts.st_uid, facts.st_gid), readable)
+
+
+def refuse_words_of_podman(folders: list[Folder]) -> None:
+    """Refuse what Podman would take for another folder, or for options: it writes its folders in one line."""
+    for folder in folders:
+        if _PODMAN_WORDS & set(str(folder.path)):
+            raise SandboxUnavailable(
+                f"The folder {str(folder.path)!r} cannot be shown by Podman, which reads more into a colon, a comma, "
+                "a quotation mark or a line break. Rename it, or use Docker."
+            )
 
 
 def _random_user() -> tuple[int, int]:
@@ -236,6 +250,7 @@ def container_config(plan: Plan, server: str, facts: Facts) -> dict[str, Any]:
         "User": f"{uid}:{gid}",
         "WorkingDir": "/",
         "Hostname": "sandbox",
+        "StopTimeout": _STOP_SECONDS,
         "Env": [f"{name}={value}" for name, value in options.environment],
         "Labels": {OWNER: own_label(), STATE: options.state, SERVER: server},
         "OpenStdin": True,
@@ -270,7 +285,7 @@ def container_config(plan: Plan, server: str, facts: Facts) -> dict[str, Any]:
                 *([_ulimit("nproc", plan.tasks)] if plan.by_user else []),
             ],
             "LogConfig": {"Type": "none", "Config": {}},
-            **({"NanoCpus": int(options.cpus * 1e9)} if options.cpus and facts.cpu_limits else {}),
+            **({"NanoCpus": max(1, int(options.cpus * 1e9))} if options.cpus and facts.cpu_limits else {}),
             **({"Runtime": options.runtime} if options.runtime else {}),
         },
     }

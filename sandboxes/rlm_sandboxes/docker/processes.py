@@ -243,7 +243,9 @@ class DockerProcess:
             async with anyio.create_task_group() as tasks:
                 if self._near is not None:
                     self._near.signal_guard(signal.SIGKILL)
-                else:
+                if (
+                    self._near is None or self._has_family
+                ):  # whose pause is the engine's, and holds up the signal
                     tasks.start_soon(self._kill_by_engine)
                 with anyio.move_on_after(_UNREAD_SECONDS):
                     await self._fate.ended.wait()
@@ -276,6 +278,8 @@ class DockerProcess:
             most = self.plan.limits.memory_bytes
             if self._fate.out_of_memory:
                 return f"it needed more than memory_bytes = {most} and the system ended it"
+            if self._fate.asked_to_end:
+                return "by the engine, as when that stops, or when somebody stops or kills the container"
             return f"nobody here did; most likely it needed more than memory_bytes = {most}"
         return words
 

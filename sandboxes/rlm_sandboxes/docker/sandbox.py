@@ -7,9 +7,7 @@ image with Python will do. What is asked of the engine is in `plans.py`.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +29,7 @@ from ..errors import (
 )
 from ..limits import Limits
 from ..sandbox import Process, Program
+from .canaries import make_canary
 from .copies import Copy, pack_folder
 from .engine import OnProgress, Refused, find_engine
 from .facts import Facts
@@ -100,7 +99,7 @@ class DockerSandbox:
                     f"The container engine at {self._engine.facts.address} has no runtime "
                     f"{self._options.runtime!r}; it has {known}. Install and register it there, or choose one of these."
                 )
-            self._canary = await anyio.to_thread.run_sync(_make_canary)
+            self._canary = await anyio.to_thread.run_sync(make_canary)
             remove = partial(self._canary.unlink, missing_ok=True)
             self._stack.push_async_callback(anyio.to_thread.run_sync, remove)
             stack = self._stack
@@ -304,10 +303,3 @@ def _explain(plan: Plan, problem: Refused) -> SandboxError:
 
 def _lacks_image(problem: Refused) -> bool:
     return problem.status == 404 and "image" in problem.reason.lower()
-
-
-def _make_canary() -> Path:
-    """Make a file of this machine that no container may see."""
-    descriptor, name = tempfile.mkstemp(prefix="rlm-canary-")
-    os.close(descriptor)
-    return Path(name)

@@ -84,7 +84,7 @@ def _pictures(value: Any) -> list[tuple[str, Callable[[], Any]]]:
     if isinstance(value, type) or _is_frame(value):
         return []
     found: list[tuple[str, Callable[[], Any]]] = []
-    if kind.__module__ == "matplotlib.figure" and kind.__name__ == "Figure":
+    if _is_figure(value):
         found.append(("image/png", lambda: png_of_figure(value)))
     for name, mime in (
         ("_repr_png_", "image/png"),
@@ -95,6 +95,18 @@ def _pictures(value: Any) -> list[tuple[str, Callable[[], Any]]]:
         if callable(method):
             found.append((mime, lambda method=method: method(value)))  # type: ignore[misc]
     return found
+
+
+def _is_figure(value: Any) -> bool:
+    kind: type[Any] = type(value)
+    return kind.__module__ == "matplotlib.figure" and kind.__name__ == "Figure"
+
+
+def shown(value: Any) -> None:
+    """Close a figure that was shown, so that it is not shown once more at the end of its cell."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None and _is_figure(value):
+        pyplot.close(value)
 
 
 def png_of_figure(figure: Any) -> bytes:

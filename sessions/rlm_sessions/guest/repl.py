@@ -131,6 +131,7 @@ class Repl:
             return None
         text = display.text_of(value)
         self._send(display.picture_of(value))
+        display.shown(value)
         return text
 
     def display(self, *values: Any) -> None:
@@ -141,6 +142,7 @@ class Repl:
                 self._outlet.write("out", display.text_of(value) + "\n")
             else:
                 self._send(picture)
+                display.shown(value)
 
     def _show_figures(self) -> None:
         for figure in display.open_figures():

@@ -72,6 +72,7 @@ RULES = [
     ("rlm.docker_mounts", '["/usr"]', ('["/usr"]',), ('["/etc"]', "[]")),
     ("rlm.docker_copy_files", "false", ("false",), ("true",)),
     ("rlm.docker_network", '"bridge"', ('"bridge"',), ('"host"', '"other"')),
+    ("rlm.docker_cpus", "1.0", ("0.5", "0.01"), ("1.5",)),
     ("rlm.docker_pull", '"missing"', ('"never"', '"missing"'), ()),
     ("rlm.docker_pull", '"never"', ('"never"',), ('"missing"',)),
     ("rlm.api_base", '"https://a"', ('"https://a"',), ('"https://b"', '""')),

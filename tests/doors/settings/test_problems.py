@@ -20,7 +20,7 @@ WRONG = [
     ("[rlm]\nmax_depth = true", "2: [rlm] max_depth = true: it must be a whole number from 0 to 100."),
     ("[rlm]\nmax_depth = 101", "2: [rlm] max_depth = 101: it must be a whole number from 0 to 100."),
     ("[rlm]\nmax_depth = 4.0", "2: [rlm] max_depth = 4.0: it must be a whole number from 0 to 100."),
-    ("[rlm]\ndocker_cpus = 0", "2: [rlm] docker_cpus = 0: it must be a number above 0 and at most 1024."),
+    ("[rlm]\ndocker_cpus = 0", "2: [rlm] docker_cpus = 0: it must be a number from 0.01 to 1024."),
     ("[rlm]\nverbose = 1", "2: [rlm] verbose = 1: it must be true or false."),
     ('[sandbox]\nnetwork = "yes"', '2: [sandbox] network = "yes": it must be true or false.'),
     ('[sandbox]\nfiles = "Read"', '2: [sandbox] files = "Read": it must be "none", "read" or "write".'),

@@ -1,7 +1,8 @@
 """The first process of the container: everything ends with it, and it ends with the host.
 
-The kernel lets nobody inside end it. It reads nothing of what the host sends; it only sees whether somebody
-is there to send. A program that has something to finish, when the host is gone, gets some seconds for it.
+The kernel lets nobody inside end it. It alone has the pipe that the host sends by, and passes on what comes: who
+has one end of a pipe can get the other, and it would then never be seen that the host is gone. A program that has
+something to finish, when the host is gone, gets some seconds for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 from .channel import FINISHING
 from .gate import LEAVE, Gate, others
+from .relay import Relay
 
 _PR_SET_DUMPABLE = 4
 _END_SECONDS, _LINGER_SECONDS = 1.0, 15.0
@@ -33,16 +35,21 @@ def main() -> None:
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     gate, program_end = socket.socketpair()
+    requests, relayed = os.pipe()
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _wake)
     program = os.fork()
     if program:
         program_end.close()
-        _guard(program, wake, gate)
+        os.close(requests)
+        _guard(program, wake, gate, Relay(0, relayed))
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(wake)
     os.close(woken)
+    os.close(relayed)
+    os.dup2(requests, 0)
+    os.close(requests)
     gate.close()
     os.setsid()
     from .child import main as be_program
@@ -54,7 +61,7 @@ def _wake(number: int, frame: object) -> None:
     """Do nothing: that a signal came is seen by who waits."""
 
 
-def _guard(program: int, wake: int, asked: socket.socket) -> NoReturn:
+def _guard(program: int, wake: int, asked: socket.socket, relay: Relay) -> NoReturn:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)  # so that the program cannot reach into this process
         signal.pthread_sigmask(signal.SIG_BLOCK, {LEAVE})
@@ -66,21 +73,21 @@ def _guard(program: int, wake: int, asked: socket.socket) -> NoReturn:
             signal.signal(number, pass_on)
         for end in (1, 2):
             os.close(end)  # the host is to hear the program only, and when it is gone
-        _watch(program, wake, asked)
+        _watch(program, wake, asked, relay)
     finally:
         os._exit(1)
 
 
-def _watch(program: int, wake: int, asked: socket.socket) -> NoReturn:
-    """Wait for the end of the host and that of the program, and answer the kernel meanwhile."""
+def _watch(program: int, wake: int, asked: socket.socket, relay: Relay) -> NoReturn:
+    """Wait for the end of the host and that of the program; pass on and answer the kernel meanwhile."""
     gate: Gate | None = None
     poll = select.poll()
-    poll.register(0, 0)  # asks for nothing but whether the other end is gone
+    relay.register(poll)
     poll.register(wake, select.POLLIN)
     poll.register(asked, select.POLLIN)
     while True:
         happened = dict(poll.poll(gate.bound() if gate is not None else None))
-        if 0 in happened:
+        if not relay.pass_on(happened, poll):
             _let_finish(program, gate)
         if wake in happened:
             os.read(wake, 512)
