@@ -67,7 +67,7 @@ class RlmSection(Section):
     """Tell on stderr what goes on."""
     log_dir: Folder | None = None
     """Where trajectories are written; the project's own place unless given."""
-    docker_image: str = Field(default="python:3.11-slim", min_length=1, max_length=500)
+    docker_image: str = Field(default="python:3.13-slim", min_length=1, max_length=500)
     """The image for sessions in Docker; any with Python 3.9 or newer."""
     docker_python: str = Field(default="python3", min_length=1, max_length=500)
     """The Python in the image that runs the code: a name on its PATH, or a path in it."""

@@ -550,7 +550,8 @@ class ProjectSession:
             )
         if found.begun:
             self._notes.append(
-                f"Step {found.begun} was at work when the server ended; nothing that it did to the variables is kept."
+                f"Step {found.begun} was at work when its server or its engine ended; "
+                "nothing that it did to the variables is kept."
             )
 
     async def sleep(self) -> bool:

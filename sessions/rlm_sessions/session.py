@@ -241,11 +241,15 @@ class Session:
                     anyio.lowlevel.checkpoint()
                 )  # a guest that never stops sending must not keep us from all else
         except ProcessEnded as problem:
-            self.end(f"the guest {str(problem).removeprefix('The program in the sandbox ').rstrip('.')}")
+            self._gone(problem)
         except WireError as problem:
             with anyio.CancelScope(shield=True):
                 await self._process.kill()
             self.end(f"its guest broke the protocol ({problem})")
+
+    def _gone(self, problem: ProcessEnded) -> SessionEnded:
+        """Return the error for a guest that has ended, whether that was heard or found when sending."""
+        return self.end(f"the guest {str(problem).removeprefix('The program in the sandbox ').rstrip('.')}")
 
     def _broken(self, problem: WireError) -> SessionEnded:
         """Return the error for a guest that cannot be believed any more."""
@@ -276,8 +280,8 @@ class Session:
                     await self._process.resume()
                     self._paused = False
                 await self._send_whole(data)
-            except ProcessEnded:
-                raise self.end("the guest is gone") from None
+            except ProcessEnded as problem:
+                raise self._gone(problem) from None
 
     async def _ask_for(self, frame: Frame) -> None:
         """Send what the guest is to begin with; a guest that is gone has not begun."""

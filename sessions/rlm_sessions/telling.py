@@ -24,6 +24,7 @@ from .keeping.keepers import Keepers, Keeping
 
 KEPT_SECONDS = 30.0  # a snapshot of gigabytes, to a slow disk
 MOST_STATE_BYTES = 4 * 1024**3
+_LOOKS, _LOOK_SECONDS = 300, 0.02  # in all longer than a sandbox looks for the reason of an end
 _LAST_WORDS_SECONDS = 5.0
 _MARK_BYTES, _EARLY_BYTES = 32, 16 * 1024
 _REST_SECONDS = 0.05  # longer each time, so that one that never works does not keep us busy
@@ -185,13 +186,22 @@ class Telling:
         while mark not in held:
             if self._guest.over:
                 raise self._guest.end("the guest is gone")
+            more = None
             with anyio.move_on_after(0.1):  # to look whether the guest is there
                 await anyio.wait_readable(stream)
                 more = stream.recv(_EARLY_BYTES)
-                if not more:
-                    raise self._guest.end("the guest is gone")
                 held = held[-len(mark) :] + more
+            if more == b"":
+                await self._let_end_be_heard()
+                raise self._guest.end("the guest is gone")
         return held.partition(mark)[2]
+
+    async def _let_end_be_heard(self) -> None:
+        """Leave it to who listens to the guest to say why it is gone."""
+        for _ in range(_LOOKS):
+            if self._guest.over:
+                return
+            await anyio.sleep(_LOOK_SECONDS)
 
     # ---- what the guest says
 

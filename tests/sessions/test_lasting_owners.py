@@ -211,7 +211,7 @@ async def test_a_cell_at_work_when_its_server_was_killed_is_told_of(home: Home) 
             result = await session.run("x")
 
     assert result.value == "[1]"
-    assert "Step 2 was at work when the server ended" in notes_of(result)
+    assert "Step 2 was at work when its server or its engine ended" in notes_of(result)
 
 
 async def test_an_owner_that_left_leaves_the_project_to_the_next(home: Home) -> None:

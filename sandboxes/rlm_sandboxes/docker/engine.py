@@ -410,7 +410,10 @@ def _translated(address: str, call: Callable[[], T]) -> T:
         raise Refused(problem.status_code or 0, str(problem.explanation or problem)) from problem
     except (requests.RequestException, errors.DockerException) as problem:
         if isinstance(problem, errors.DockerException) and not _is_connection(problem):
-            raise SandboxUnavailable(f"Docker's SDK cannot do that: {_short(str(problem))}.") from problem
+            raise SandboxUnavailable(
+                f"The address {address!r} of the container engine cannot be used: {_short(str(problem))}. "
+                "DOCKER_HOST or docker_host takes unix:///path, tcp://host:port or ssh://user@host."
+            ) from problem
         raise EngineUnavailable(address, _reason(problem), _START) from problem
 
 

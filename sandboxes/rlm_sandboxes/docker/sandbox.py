@@ -39,7 +39,7 @@ from .pumps import open_pumps
 
 Pull: TypeAlias = Literal["missing", "never"]
 
-DEFAULT_IMAGE = "python:3.12-slim"
+DEFAULT_IMAGE = "python:3.13-slim"
 MOST_WARM = 4
 
 _END_SECONDS = 20.0
@@ -234,7 +234,7 @@ class DockerSandbox:
                 raise _explain(plan, problem) from problem
             if self._pull == "never":
                 raise ImageUnavailable(
-                    plan.options.image, "it is not there, and pull is 'never'", _FETCH
+                    plan.options.image, "it is not there, and docker_pull (pull) is 'never'", _FETCH
                 ) from problem
             async with self._pulling:
                 await self._engine.pull(plan.options.image, self._on_progress)
