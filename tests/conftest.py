@@ -10,6 +10,8 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 if hasattr(signal, "SIGHUP"):  # nohup has it ignored, and what is started here would inherit that
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

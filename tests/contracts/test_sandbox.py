@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import anyio
 import pytest
 
@@ -49,6 +51,21 @@ async def test_an_interrupt_stops_what_the_program_does_and_not_the_program(sand
             afterwards = await ask(process, "echo", text="still here")
 
     assert (stopped, afterwards) == ("interrupted", "still here")
+
+
+async def test_an_interrupt_arrives_also_where_the_host_itself_ignores_interrupts(sandbox: Sandbox) -> None:
+    own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with anyio.fail_after(20):
+            async with sandbox.start(PROBE, None, Limits()) as process:
+                await tell(process, "spin")
+                assert await hear(process) == "spinning"
+                await process.interrupt()
+                stopped = await hear(process)
+    finally:
+        signal.signal(signal.SIGINT, own)
+
+    assert stopped == "interrupted"
 
 
 @pytest.mark.parametrize("code", [0, 7])

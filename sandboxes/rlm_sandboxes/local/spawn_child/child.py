@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import json
 import os
+import signal
 import site
 import sys
 import traceback
@@ -55,6 +56,7 @@ def main() -> NoReturn:
             _execute(request["execute"], ends)
         status = EXIT_PROGRAM_FAILED
         entry = _load(request)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a host in the background has it ignored
         channel.send(b'{"up": true}\n')
         entry(channel)
         status = 0
