@@ -26,6 +26,7 @@ from tests.docker.engine import engine_of
 
 VICTIMS = ("server", "zygote", "keeper", "guest", "guard")
 DOCKER_VICTIMS = ("server", "keeper", "guest", "guard", "container")
+_LAST_SECONDS = 20
 _MAY_COST = ("guest", "guard", "container")
 FIRST = "n = 0; log = []; alias = log; table = {}"
 STEP = "n += 1; log.append(n); table[n % 7] = n; n"
@@ -266,17 +267,34 @@ class DockerCrashes(Crashes):
         self._first = {"guard": self._chance.choice(guards)} if guards else {}
 
     def _kill(self, victim: str) -> None:
-        if victim == "container":
+        ordinary = os.getuid() != 0  # what is in the container belongs to another user then
+        if victim == "container" or (victim == "guard" and ordinary):
             self._kill_container()
+        elif victim == "guest" and ordinary:
+            self._kill_from_within()
         else:
             super()._kill(victim)
 
     def _kill_container(self) -> None:
         """Have the engine kill it, which takes a while: no more than that it does is waited for."""
+        for name in self._names():
+            _docker("kill", name)
+
+    def _kill_from_within(self) -> None:
+        guest = self._find("guest")
+        numbers = _numbers(guest) if guest is not None else []
+        for name in self._names() if numbers else []:
+            _docker("exec", name, "sh", "-c", f"kill -KILL {numbers[-1]}")
+        end = time.monotonic() + _LAST_SECONDS
+        while guest is not None and _runs(guest):
+            assert time.monotonic() < end, "the guest could not be killed"
+            time.sleep(0.0005)
+
+    def _names(self) -> list[str]:
+        """Return what the container is called in which the guest is, if it still runs."""
         guard = self._find("guard")
         words = Path(f"/proc/{guard}/cmdline").read_text().split("\0") if guard and _runs(guard) else []
-        for name in (word for word in words if word.startswith("rlm-")):
-            _docker("kill", name)
+        return [word for word in words if word.startswith("rlm-")]
 
     def _find(self, victim: str) -> int | None:
         if victim == "keeper":
@@ -311,12 +329,16 @@ def _descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in _descendants(child))]
 
 
-def _kind(pid: int) -> str:
+def _numbers(pid: int) -> list[str]:
+    """Return the numbers of a process, from our namespace to its own; none if it is gone."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        return Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].partition("\n")[0].split()
     except OSError:
-        return ""
-    numbers = status.partition("NSpid:")[2].partition("\n")[0].split()[-3:]
+        return []
+
+
+def _kind(pid: int) -> str:
+    numbers = _numbers(pid)[-3:]
     if len(numbers) == 3:
         return "guest" if numbers[2] == "1" else "copy"
     return "guard" if len(numbers) == 2 and numbers[1] == "1" else "zygote" if len(numbers) == 2 else ""
