@@ -60,7 +60,7 @@ class Fate:
     def __init__(self) -> None:
         self.made = False
         self.status: int | None = None
-        self.out_of_memory = False
+        self.times_out_of_memory = 0
         self.asked_to_end = False
         self.ended = anyio.Event()
         self.removed = anyio.Event()
@@ -126,7 +126,7 @@ class Engine:
             return
         action = event["Action"]
         if action == "oom":
-            fate.out_of_memory = True
+            fate.times_out_of_memory += 1
         elif action == "kill" and event.get("signal") in _ENDS:
             fate.asked_to_end = True
         elif action in ("die", "died"):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -62,6 +63,7 @@ class DockerProcess:
         self._near: Near | None = None
         self._early = b""
         self._killed = False
+        self._refused = 0  # how often there was no more memory to be had, when it was last told
 
     @property
     def isolation(self) -> Isolation:
@@ -233,7 +235,14 @@ class DockerProcess:
                 usage = _usage_of(await self._engine.stats(self.name))
         if usage is None:
             raise await self._ended()
-        return usage
+        return self._with_what_was_refused(usage)
+
+    def _with_what_was_refused(self, usage: Usage) -> Usage:
+        """Count as used what the kernel ended a process for since the last look; the rest may be within the limit."""
+        refused, self._refused = self._refused, self._fate.times_out_of_memory
+        if refused == self._refused:
+            return usage
+        return replace(usage, memory_bytes=max(usage.memory_bytes, self.plan.memory_bytes))
 
     async def kill(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -273,10 +282,10 @@ class DockerProcess:
                 self._crashes = await _read_all(self._crash) if self._crash is not None else b""
         words = self._crashes.decode("utf-8", "backslashreplace").strip()
         if status == -9 and not self._killed:
-            if not self._fate.out_of_memory:
+            if not self._fate.times_out_of_memory:
                 await anyio.sleep(_OOM_SECONDS)  # the engine may say so a moment later
             most = self.plan.limits.memory_bytes
-            if self._fate.out_of_memory:
+            if self._fate.times_out_of_memory:
                 return f"it needed more than memory_bytes = {most} and the system ended it"
             if self._fate.asked_to_end:
                 return "by the engine, as when that stops, or when somebody stops or kills the container"
