@@ -14,14 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
 
@@ -31,17 +28,9 @@ from rlm_sessions import open_session
 from . import docker_cells, docker_crowds, docker_data, docker_starts
 from .containers import RLMS, RUNTIME, Bench, Peer, PeerFailed, attempt, docker, rlms, runtime
 from .measuring import Table
+from .running import Found, Measurement, conclude, line_of, machine, measure_all, parser_of
 
-
-class Measurement(NamedTuple):
-    """Something to measure, and in how many rounds if nobody says otherwise, at length or quickly."""
-
-    measure: Callable[[Bench, int], Awaitable[list[Table]]]
-    rounds: int
-    quick: int
-
-
-MEASUREMENTS = {
+MEASUREMENTS: dict[str, Measurement[Bench]] = {
     "new": Measurement(docker_starts.measure, 7, 2),
     "trip": Measurement(docker_cells.measure_trips, 12, 3),
     "snapshot": Measurement(docker_cells.measure_snapshots, 5, 2),
@@ -50,13 +39,6 @@ MEASUREMENTS = {
     "crowd": Measurement(docker_crowds.measure_speed, 3, 1),
     "memory": Measurement(docker_crowds.measure_memory, 1, 1),
 }
-
-
-class Found(NamedTuple):
-    """What was measured, and which measurements could not be made at all."""
-
-    tables: list[Table]
-    failed: list[str]
 
 
 def main() -> int:
@@ -70,32 +52,21 @@ def main() -> int:
         folder.chmod(0o755)
         os.environ["RLM_DOCKER_WORKSPACE_DIR"] = str(folder / "peers")  # where rlms keeps its files
         bench = Bench(asked.image, folder, quick=asked.quick)
-        machine = anyio.run(_machine, bench)
-        for what, fact in machine.items():
+        where = anyio.run(_where, bench)
+        for what, fact in where.items():
             print(f"{what}: {fact}", flush=True)
         bench, notes = _with_peers(bench, asked)
         for note in notes:
             print(note, flush=True)
-        found = anyio.run(_measure, bench, asked.only or list(MEASUREMENTS), asked.rounds, notes)
+        found = anyio.run(_measure, bench, asked)
     if asked.json:
-        facts = {"machine": machine, "peers": notes, "tables": [table.facts() for table in found.tables]}
+        facts = {"machine": where, "peers": notes, "tables": [table.facts() for table in found.tables]}
         asked.json.write_text(json.dumps(facts, indent=1))
-    return _conclude(found, time.perf_counter() - began)
+    return conclude(found, time.perf_counter() - began)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench/docker",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--only", metavar="NAME", action="append", choices=MEASUREMENTS, help=", ".join(MEASUREMENTS)
-    )
-    parser.add_argument("--quick", action="store_true", help="measure less often")
-    parser.add_argument(
-        "--rounds", metavar="N", type=int, help="rounds of each measurement, instead of its own number"
-    )
+    parser = parser_of("scripts/bench/docker", __doc__, MEASUREMENTS)
     parser.add_argument("--without-peers", action="store_true", help="neither install nor measure the peers")
     parser.add_argument("--runtime", metavar="FOLDER", type=Path, help="the environment that has rlm-runtime")
     parser.add_argument("--rlms", metavar="FOLDER", type=Path, help="the environment that has rlms")
@@ -109,25 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", metavar="FOLDER", help="keep sessions and contexts on the disk of this folder"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything to FILE")
     return parser
 
 
-async def _machine(bench: Bench) -> dict[str, str]:
+async def _where(bench: Bench) -> dict[str, str]:
     """Return what there is to know about where this runs."""
     async with DockerSandbox(bench.image, pull="never") as sandbox, open_session(sandbox) as session:
         isolation = str(session.isolation)
     engine = "{{.ServerVersion}}, {{.Driver}}, cgroup v{{.CgroupVersion}}, {{.DefaultRuntime}}"
     return {
-        "cores": str(len(os.sched_getaffinity(0))),
-        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        **machine(),
         "user": "root" if os.geteuid() == 0 else "an ordinary user",
         "engine": docker("info", "--format", engine),
         "client": docker("version", "--format", "{{.Client.Version}}"),
         "image": f"{bench.image}, {bench.run('import platform; print(platform.python_version())')}",
         "isolation": isolation,
-        "load before": f"{os.getloadavg()[0]:.2f}",
     }
 
 
@@ -150,7 +117,7 @@ def _with_peers(bench: Bench, asked: argparse.Namespace) -> tuple[Bench, list[st
         try:
             attempt(peer)
         except (PeerFailed, OSError) as problem:
-            notes.append(f"{name}: not measured, because it does not work here: {_line(problem)}")
+            notes.append(f"{name}: not measured, because it does not work here: {line_of(problem)}")
             continue
         bench = replace(bench, peers=(*bench.peers, peer))
         if name == RLMS and asked.rlms_image:
@@ -160,32 +127,17 @@ def _with_peers(bench: Bench, asked: argparse.Namespace) -> tuple[Bench, list[st
     return bench, notes
 
 
-def _line(problem: Exception) -> str:
-    lines = [line for line in str(problem).splitlines() if line.strip()]
-    return " ... ".join((lines[0], lines[-1]) if len(lines) > 1 else lines)[:400]
-
-
 # ---- measuring
 
 
-async def _measure(bench: Bench, names: list[str], rounds: int | None, notes: list[str]) -> Found:
-    found = Found([], [])
-    for name in names:
-        measurement = MEASUREMENTS[name]
-        often = rounds or (measurement.quick if bench.quick else measurement.rounds)
-        try:
-            tables = await _spared(measurement, bench, often)
-        except PeerFailed as problem:
-            print(f"\n{name}: could not be measured: {_line(problem)}", flush=True)
-            found.failed.append(f"{name}: could not be measured: {_line(problem)}")
-            continue
-        for table in tables:
-            print(f"\n{table.text()}", flush=True)
-        found.tables.extend(tables)
-    return found
+async def _measure(bench: Bench, asked: argparse.Namespace) -> Found:
+    async def spared(measurement: Measurement[Bench], rounds: int) -> list[Table]:
+        return await _spared(measurement, bench, rounds)
+
+    return await measure_all(MEASUREMENTS, asked, spared, failure=PeerFailed)
 
 
-async def _spared(measurement: Measurement, bench: Bench, rounds: int) -> list[Table]:
+async def _spared(measurement: Measurement[Bench], bench: Bench, rounds: int) -> list[Table]:
     """Measure; without a peer, when that fails."""
     missing: list[str] = []
     while True:
@@ -195,18 +147,9 @@ async def _spared(measurement: Measurement, bench: Bench, rounds: int) -> list[T
             if problem.peer not in [peer.name for peer in bench.peers]:
                 raise
             bench = bench.without(problem.peer)
-            missing.append(f"not measured, because it failed: {_line(problem)}")
+            missing.append(f"not measured, because it failed: {line_of(problem)}")
         else:
             return [replace(table, notes=[*table.notes, *missing]) for table in tables]
-
-
-def _conclude(found: Found, seconds: float) -> int:
-    held = [(table, row) for table in found.tables for row in table.rows if row.bar is not None]
-    missed = [f"{table.title}: {row.name}" for table, row in held if not row.met]
-    print(f"\n{len(held) - len(missed)} of {len(held)} bars met, in {seconds:.0f} s")
-    for what in missed + found.failed:
-        print(f"  missed: {what}")
-    return 1 if missed or found.failed else 0
 
 
 if __name__ == "__main__":

@@ -10,33 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
 
 from . import server_calls, server_data, server_memory, server_profile, server_starts
 from .measuring import Table
+from .running import Found, Measurement, conclude, line_of, machine, measure_all, parser_of
 from .servers import PEER, Bench, Server, bare, ours, peer
 from .wire_client import ServerFailed
 
-
-class Measurement(NamedTuple):
-    """Something to measure, and in how many rounds if nobody says otherwise, at length or quickly."""
-
-    measure: Callable[[Bench, int], Awaitable[list[Table]]]
-    rounds: int
-    quick: int
-
-
-MEASUREMENTS = {
+MEASUREMENTS: dict[str, Measurement[Bench]] = {
     "start": Measurement(server_starts.measure_starts, 10, 3),
     "commands": Measurement(server_starts.measure_commands, 10, 3),
     "trip": Measurement(server_calls.measure_trips, 12, 3),
@@ -51,13 +39,6 @@ MEASUREMENTS = {
 }
 
 
-class Found(NamedTuple):
-    """What was measured, and which measurements could not be made at all."""
-
-    tables: list[Table]
-    failed: list[str]
-
-
 def main() -> int:
     """Measure what the arguments ask for; return the exit status."""
     asked = _parser().parse_args()
@@ -69,30 +50,19 @@ def main() -> int:
         if asked.profile:
             print(f"{server_profile.imports(bench)}\n\n{server_profile.calls(bench)}")
             return 0
-        machine = _machine()
-        for name, fact in machine.items():
+        where = machine()
+        for name, fact in where.items():
             print(f"{name}: {fact}")
         bench, missing = _with_peer(bench, asked.peer, wanted=asked.wants_peer)
-        found = anyio.run(_measure, bench, asked.only or list(MEASUREMENTS), asked.rounds, missing)
+        found = anyio.run(_measure, bench, asked, missing)
     if asked.json:
-        facts = {"machine": machine, "tables": [table.facts() for table in found.tables]}
+        facts = {"machine": where, "tables": [table.facts() for table in found.tables]}
         asked.json.write_text(json.dumps(facts, indent=1))
-    return _conclude(found, time.perf_counter() - began)
+    return conclude(found, time.perf_counter() - began)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench/server",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--only", metavar="NAME", action="append", choices=MEASUREMENTS, help=", ".join(MEASUREMENTS)
-    )
-    parser.add_argument("--quick", action="store_true", help="measure less often")
-    parser.add_argument(
-        "--rounds", metavar="N", type=int, help="rounds of each measurement, instead of its own number"
-    )
+    parser = parser_of("scripts/bench/server", __doc__, MEASUREMENTS)
     parser.add_argument(
         "--no-peer", dest="wants_peer", action="store_false", help="neither install nor measure the peer"
     )
@@ -101,17 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", action="store_true", help="measure nothing, but show where the time of our server goes"
     )
     parser.add_argument("--folder", metavar="FOLDER", help="keep sessions on the disk of this folder")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything to FILE")
     return parser
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "cores": str(len(os.sched_getaffinity(0))),
-        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "load before": f"{os.getloadavg()[0]:.2f}",
-    }
 
 
 # ---- the peer
@@ -127,7 +87,7 @@ def _with_peer(bench: Bench, environment: Path | None, *, wanted: bool) -> tuple
     try:
         _try(bench, found)
     except (ServerFailed, OSError) as problem:
-        return bench, f"{PEER}: not measured, because it does not work here: {_line(problem)}"
+        return bench, f"{PEER}: not measured, because it does not work here: {line_of(problem)}"
     return replace(bench, servers=(*bench.servers, found)), ""
 
 
@@ -136,49 +96,26 @@ def _try(bench: Bench, server: Server) -> None:
         client.call(server.value("1+1"))
 
 
-def _line(problem: Exception) -> str:
-    return str(problem).splitlines()[0][:200]
-
-
 # ---- measuring
 
 
-async def _measure(bench: Bench, names: list[str], rounds: int | None, missing: str) -> Found:
-    found = Found([], [])
-    for name in names:
-        measurement = MEASUREMENTS[name]
-        often = rounds or (measurement.quick if bench.quick else measurement.rounds)
-        try:
-            tables = await _spared(measurement, bench, often, missing)
-        except ServerFailed as problem:
-            print(f"\n{name}: could not be measured.\n{problem}", flush=True)
-            found.failed.append(f"{name}: could not be measured: {_line(problem)}")
-            continue
-        for table in tables:
-            print(f"\n{table.text()}", flush=True)
-        found.tables.extend(tables)
-    return found
+async def _measure(bench: Bench, asked: argparse.Namespace, missing: str) -> Found:
+    async def spared(measurement: Measurement[Bench], rounds: int) -> list[Table]:
+        return await _spared(measurement, bench, rounds, missing)
+
+    return await measure_all(MEASUREMENTS, asked, spared, failure=ServerFailed)
 
 
-async def _spared(measurement: Measurement, bench: Bench, rounds: int, missing: str) -> list[Table]:
+async def _spared(measurement: Measurement[Bench], bench: Bench, rounds: int, missing: str) -> list[Table]:
     """Measure; without the peer, when it fails."""
     try:
         tables = await measurement.measure(bench, rounds)
     except ServerFailed as problem:
         if problem.server != PEER:
             raise
-        missing = f"{PEER}: not measured, because it failed: {_line(problem)}"
+        missing = f"{PEER}: not measured, because it failed: {line_of(problem)}"
         tables = await measurement.measure(bench.without(PEER), rounds)
     return [replace(table, notes=[*table.notes, *([missing] if missing else [])]) for table in tables]
-
-
-def _conclude(found: Found, seconds: float) -> int:
-    held = [(table, row) for table in found.tables for row in table.rows if row.bar is not None]
-    missed = [f"{table.title}: {row.name}" for table, row in held if not row.met]
-    print(f"\n{len(held) - len(missed)} of {len(held)} bars met, in {seconds:.0f} s")
-    for what in missed + found.failed:
-        print(f"  missed: {what}")
-    return 1 if missed or found.failed else 0
 
 
 if __name__ == "__main__":
