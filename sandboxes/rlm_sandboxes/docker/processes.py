@@ -252,9 +252,8 @@ class DockerProcess:
             async with anyio.create_task_group() as tasks:
                 if self._near is not None:
                     self._near.signal_guard(signal.SIGKILL)
-                if (
-                    self._near is None or self._has_family
-                ):  # whose pause is the engine's, and holds up the signal
+                # With a family the pause is the engine's, which holds up a signal.
+                if self._near is None or self._has_family:
                     tasks.start_soon(self._kill_by_engine)
                 with anyio.move_on_after(_UNREAD_SECONDS):
                     await self._fate.ended.wait()

@@ -208,9 +208,8 @@ class DockerSandbox:
         try:
             await self._create(process)
             try:
-                await (
-                    process.attach()
-                )  # here Podman prepares the container, and gives its folders to its user
+                # Here Podman prepares the container, and gives its folders to its user.
+                await process.attach()
                 for copy in copies:
                     await self._engine.put(name, str(copy.path), copy.archive)
                     process.left_out += copy.left_out
@@ -264,9 +263,8 @@ class DockerSandbox:
         return None
 
     async def _refill(self, plan: Plan) -> None:
-        with contextlib.suppress(
-            SandboxError, OSError
-        ):  # whoever starts the next one is told why it cannot be
+        # Whoever starts the next one is told why it cannot be.
+        with contextlib.suppress(SandboxError, OSError):
             await self._keep_warm(plan)
 
     async def _keep_warm(self, plan: Plan) -> None:
@@ -289,9 +287,7 @@ def _explain(plan: Plan, problem: Refused) -> SandboxError:
     if "exec: " in reason and any(words in reason for words in missing):
         return ImageUnusable(image, f"it has no {plan.options.python!r} that can be run", NEEDS_PYTHON)
     if "permission denied" in reason and "bind" in reason:
-        who = (
-            "Let the user who runs the engine enter it, or use docker_copy_files (copy_files): copies of it."
-        )
+        who = "Let the user who runs the engine enter it, or have docker_copy_files (copy_files) give copies."
         return SandboxUnavailable(
             f"The container engine may not enter a folder that is to be shown: {reason}. {who}"
         )

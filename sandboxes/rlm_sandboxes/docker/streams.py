@@ -102,12 +102,10 @@ def as_socket(raw: Any) -> socket.socket:
 
 def _bridge(channel: Any) -> socket.socket:
     ours, theirs = socket.socketpair()
-    process = getattr(channel, "proc", None)  # an ssh that the SDK has started
-    receive = channel.recv if process is None else process.stdout.read1
 
     def inwards() -> None:
         with contextlib.suppress(OSError, EOFError):
-            while data := receive(_READ_BYTES):
+            while data := channel.recv(_READ_BYTES):
                 theirs.sendall(data)
         with contextlib.suppress(OSError):
             theirs.shutdown(socket.SHUT_RDWR)
