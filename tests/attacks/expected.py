@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from tests.attacks.attack import Attack, Effect
 
 A_CONTAINER, NO_FILTER, BARE = "a container", "a container without its filter", "a container without walls"
 DOCKER_RUNS = (A_CONTAINER, NO_FILTER, BARE)
@@ -78,3 +81,13 @@ def reason_for(run: str, attack: str) -> str | None:
         if run in entry.runs and attack in entry.attacks and entry.user in (None, user):
             return entry.reason
     return None
+
+
+def assert_as_expected(run: str, attack: Attack, breaches: Mapping[Effect, str]) -> None:
+    """Fail if an attack did what it may not, and also if it is held where it is listed as not."""
+    known = reason_for(run, attack.name)
+    if known is None:
+        assert not breaches, breaches
+    else:
+        assert attack.effect in breaches, f"it is held by now, and was not: {known}"
+        assert breaches.keys() == {attack.effect}, breaches

@@ -26,7 +26,7 @@ from rlm_sandboxes.docker.plans import container_config
 from rlm_sessions import open_session
 from tests.attacks.attack import Attack
 from tests.attacks.corpus import ATTACKS
-from tests.attacks.expected import A_CONTAINER, BARE, NO_FILTER, reason_for
+from tests.attacks.expected import A_CONTAINER, BARE, NO_FILTER, assert_as_expected
 from tests.attacks.ground import Ground, Words, open_ground
 from tests.attacks.judge import Belongings, Breaches, Stage
 from tests.attacks.representative import REPRESENTATIVES
@@ -182,16 +182,10 @@ def _in(run: str) -> pytest.MarkDecorator:
 
 
 async def _assert_held(run: str, attack: Attack, verdicts: Verdicts) -> None:
-    known = reason_for(run, attack.name)
-
     with anyio.fail_after(_SECONDS):
         breaches = await verdicts.of(attack)
 
-    if known is None:
-        assert breaches == {}
-    else:
-        assert attack.effect in breaches, f"it is held by now, and was not: {known}"
-        assert breaches.keys() == {attack.effect}
+    assert_as_expected(run, attack, breaches)
 
 
 @_in(A_CONTAINER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import anyio
 import pytest
@@ -41,20 +42,11 @@ async def test_sending_waits_while_the_program_does_not_read(sandbox: Sandbox) -
     assert waiting.cancelled_caught
 
 
-async def test_an_interrupt_stops_what_the_program_does_and_not_the_program(sandbox: Sandbox) -> None:
-    with anyio.fail_after(20):
-        async with sandbox.start(PROBE, None, Limits()) as process:
-            await tell(process, "spin")
-            assert await hear(process) == "spinning"
-            await process.interrupt()
-            stopped = await hear(process)
-            afterwards = await ask(process, "echo", text="still here")
-
-    assert (stopped, afterwards) == ("interrupted", "still here")
-
-
-async def test_an_interrupt_arrives_also_where_the_host_itself_ignores_interrupts(sandbox: Sandbox) -> None:
-    own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("kept", [signal.default_int_handler, signal.SIG_IGN], ids=["heeds", "ignores"])
+async def test_an_interrupt_stops_what_the_program_does_and_not_the_program_whatever_the_host_does_itself(
+    sandbox: Sandbox, kept: Any
+) -> None:
+    own = signal.signal(signal.SIGINT, kept)
     try:
         with anyio.fail_after(20):
             async with sandbox.start(PROBE, None, Limits()) as process:
@@ -62,10 +54,11 @@ async def test_an_interrupt_arrives_also_where_the_host_itself_ignores_interrupt
                 assert await hear(process) == "spinning"
                 await process.interrupt()
                 stopped = await hear(process)
+                afterwards = await ask(process, "echo", text="still here")
     finally:
         signal.signal(signal.SIGINT, own)
 
-    assert stopped == "interrupted"
+    assert (stopped, afterwards) == ("interrupted", "still here")
 
 
 @pytest.mark.parametrize("code", [0, 7])

@@ -126,15 +126,22 @@ def sshd(folder: Path, engine: Engine) -> Generator[str]:
         "-f",
         str(folder / "sshd_config"),
     ]
+    with serving(command, "Server listening"):
+        yield f"ssh://{user}@{LOOPBACK}:{port}"
+
+
+@contextmanager
+def serving(command: list[str], ready: str) -> Generator[None]:
+    """Run a server that says `ready` on stderr when it is."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         for line in server.stderr:
-            if "Server listening" in line:
+            if ready in line:
                 break
         drain = threading.Thread(target=server.stderr.read)
         drain.start()
         try:
-            yield f"ssh://{user}@{LOOPBACK}:{port}"
+            yield
         finally:
             server.terminate()
             drain.join()

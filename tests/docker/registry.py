@@ -6,14 +6,13 @@ import base64
 import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .engine import Engine
-from .far import LOOPBACK, free_port
+from .far import LOOPBACK, free_port, serving
 
 USER, PASSWORD = "reader", "secret"
 _HASHED = "$2b$04$HphaInA.tBFW.igFGFA8feJAE8jriZqjv5ZJWw800dTnbh1AM8k06"
@@ -61,18 +60,8 @@ def open_registry(folder: Path) -> Generator[Registry]:
     }
     (folder / "config.yml").write_text(json.dumps(settings))
     command = [shutil.which("docker-registry") or "docker-registry", "serve", str(folder / "config.yml")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if "listening on" in line:
-                break
-        drain = threading.Thread(target=server.stderr.read)
-        drain.start()
-        try:
-            yield registry
-        finally:
-            server.terminate()
-            drain.join()
+    with serving(command, "listening on"):
+        yield registry
 
 
 def docker(engine: Engine, *words: str, given: bytes = b"") -> str:

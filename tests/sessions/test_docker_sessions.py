@@ -101,9 +101,7 @@ async def test_after_sleep_and_after_a_restart_everything_is_as_it_was(home: Hom
     assert again == "([1, 1], True, 3, 8000000)"
 
 
-async def test_a_large_state_is_told_by_a_copy_and_the_next_cell_does_not_wait_for_it(
-    home: Home, engine: Engine
-) -> None:
+async def test_the_answer_to_a_cell_does_not_wait_until_a_large_state_is_told(home: Home) -> None:
     with anyio.fail_after(60):
         async with home.session() as session:
             await value(session, "large = [str(n) for n in range(400_000)]; step = 1")
