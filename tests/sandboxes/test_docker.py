@@ -432,9 +432,26 @@ async def test_the_container_is_hardened_as_seen_from_outside(engine: Engine, sa
     assert host["PidsLimit"] > 0
     assert host["AutoRemove"]
     assert not host["Privileged"]
-    assert (
-        0 < found["Config"]["StopTimeout"] <= 2
-    )  # in place of ten seconds, by which an engine would stop later
+    assert 0 < found["Config"]["StopTimeout"] <= 2  # seconds, in place of ten by which an engine stops later
+
+
+async def test_a_container_gets_the_runtime_that_is_named_and_a_part_of_a_processor(engine: Engine) -> None:
+    runtime = "io.containerd.runc.v2"  # each engine of Docker's knows it, and uses "runc" unless asked
+    throttled = "open('/sys/fs/cgroup/cpu/cpu.stat').read() if __import__('os').path.exists('/sys/fs/cgroup/cpu') else open('/sys/fs/cgroup/cpu.stat').read()"
+    with anyio.fail_after(60):
+        async with (
+            DockerSandbox(
+                engine.image, engine=engine.host, pull="never", runtime=runtime, cpus=0.25
+            ) as asked,
+            asked.start(PROBE, None, Limits()) as process,
+        ):
+            (name,) = await containers_of(engine, OWN)
+            host = json.loads(await docker(engine, "inspect", name))[0]["HostConfig"]
+            await evaluate(process, "sum(range(10**7))")
+            told = await evaluate(process, throttled)
+
+    assert (host["Runtime"], host["NanoCpus"]) == (runtime, 250_000_000)
+    assert "nr_throttled" in told and "nr_throttled 0\\n" not in told
 
 
 def test_canaries_of_processes_that_were_killed_are_removed(
