@@ -1,5 +1,6 @@
 """Sessions: a Python REPL in a sandbox for each project, with variables that stay."""
 
+from .asking import Answer, Asking, ToolOffer, asking
 from .errors import (
     AllBusy,
     FilesNotFound,
@@ -24,11 +25,13 @@ from .places import Kept as KeptProject
 from .places import PlaceError, Places, ProjectInUse, default_root, private_folder
 from .projects import Project, ProjectError, identify, is_key
 from .results import CellError, CellResult, Display, Loaded, LoadedFile, Lost, Restored, Value, Variable
-from .session import Answer, Policy, Session, guest_program, open_session
+from .scribe import Scribe
+from .session import Policy, Session, guest_program, open_session
 
 __all__ = [
     "AllBusy",
     "Answer",
+    "Asking",
     "Care",
     "CellError",
     "CellResult",
@@ -59,16 +62,19 @@ __all__ = [
     "ProjectInUse",
     "ProjectSession",
     "Restored",
+    "Scribe",
     "Session",
     "SessionEnded",
     "SessionError",
     "SessionHost",
     "SessionInfo",
     "TooWeak",
+    "ToolOffer",
     "Value",
     "Variable",
     "VariableError",
     "VariableNotFound",
+    "asking",
     "default_root",
     "files_matching",
     "guest_program",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -20,6 +21,7 @@ import anyio.to_thread
 
 from rlm_sandboxes import Isolation, Limits, ProcessEnded, Sandbox, Usage
 
+from .asking import Answer
 from .claims import Claim
 from .errors import SessionEnded
 from .files_named import matching
@@ -30,7 +32,7 @@ from .keeping.keepers import Keepers
 from .projects import Project, check_place
 from .results import CellError, CellResult, Loaded, Lost, More, Restored, Value, Variable, open_otherwise
 from .scribe import Scribe
-from .session import MAX_VALUE_BYTES, Answer, OnOutput, Policy, Session, open_session
+from .session import MAX_VALUE_BYTES, OnOutput, Policy, Session, open_session
 from .telling import Keep
 from .whole_outputs import WholeOutput
 
@@ -38,6 +40,7 @@ _log = logging.getLogger(__name__)
 _CODE_SHOWN = 200
 _MOST_NAMED, _MOST_FILES_NAMED = 20, 200
 _TRIES = 3
+_MOST_BEHIND, _SMALL_CHARACTERS = 1_000, 16 * 1024
 _ENDED_BEFORE_WRITTEN = (
     "The cell ran to its end, and then its guest ended before the state was written down. "
     "What was there before this cell comes back with the next one; nothing that this cell did is kept."
@@ -131,7 +134,6 @@ class ProjectSession:
         self._closed = False
         self._why_ended = ""
         self._told_lost_of = 0
-        self._current = 0
         self._told_problem = ""
         self._told_journal_problem = ""
         self._doing = ""
@@ -192,24 +194,41 @@ class ProjectSession:
     # ---- steps
 
     async def run(
-        self, code: str, *, on_output: OnOutput | None = None, wall_seconds: float | None = None
+        self,
+        code: str,
+        *,
+        on_output: OnOutput | None = None,
+        wall_seconds: float | None = None,
+        answer: Answer | None = None,
     ) -> CellResult:
         """Run one cell. Whatever happened to the session before, its variables are there.
 
-        `wall_seconds` is in place of the limit of that name, for this cell.
+        `wall_seconds` is in place of the limit of that name, for this cell; `answer` is asked what it asks,
+        in place of who answers otherwise.
         """
+        answer = self._answer if answer is None else answer
         async with self._turn(code):
-            return await self._on_guest(lambda session: self._run(session, code, on_output, wall_seconds))
+            return await self._on_guest(
+                lambda session: self._run(session, code, on_output, wall_seconds, answer)
+            )
 
     async def _run(
-        self, session: Session, code: str, on_output: OnOutput | None, wall_seconds: float | None
+        self,
+        session: Session,
+        code: str,
+        on_output: OnOutput | None,
+        wall_seconds: float | None,
+        answer: Answer | None,
     ) -> CellResult:
-        step = self._current = session.next_step
+        step = session.next_step
         whole = None if self._claim is None else WholeOutput(self._claim.outputs, step, on_output)
         self._begin_entry("cell", step, code=code)
         try:
             result = await session.run(
-                code, on_output=whole.take if whole else on_output, wall_seconds=wall_seconds
+                code,
+                on_output=whole.take if whole else on_output,
+                wall_seconds=wall_seconds,
+                answer=None if answer is None else partial(self._call, answer, step),
             )
         except BaseException as problem:
             if whole is not None:
@@ -341,7 +360,7 @@ class ProjectSession:
         name: str,
         act: Callable[[Session], Awaitable[dict[str, Any]]],
     ) -> tuple[str, ...]:
-        step = self._current = session.next_step
+        step = session.next_step
         try:
             facts = await act(session)
             self._step = max(self._step, step)
@@ -356,6 +375,11 @@ class ProjectSession:
     async def interrupt(self) -> bool:
         """Interrupt the running cell; return False if none runs. The session keeps its variables."""
         return self._session is not None and await self._session.interrupt()
+
+    async def abandon(self) -> None:
+        """End the guest together with the cell that runs in it. What that cell did is not kept."""
+        if self._session is not None:
+            await self._session.kill()
 
     @asynccontextmanager
     async def _turn(self, doing: str) -> AsyncGenerator[None, None]:
@@ -416,19 +440,26 @@ class ProjectSession:
             self._notes.append(problem)
         self._told_journal_problem = problem
 
-    async def _call(self, name: str, payload: Any) -> Any:
+    async def _call(self, answer: Answer, step: int, name: str, payload: Any) -> Any:
         """Ask who answers, and record question and answer."""
-        assert self._answer is not None
-        await self._record("call", self._current, name=name, payload=payload)
+        await self._record_call("call", step, name=name, payload=payload)
         try:
-            answer = await self._answer(name, payload)
+            said = await answer(name, payload)
         except Exception as problem:
-            await self._record(
-                "answer", self._current, name=name, problem=f"{type(problem).__name__}: {problem}"
-            )
+            await self._record_call("answer", step, name=name, problem=f"{type(problem).__name__}: {problem}")
             raise
-        await self._record("answer", self._current, name=name, answer=answer)
-        return answer
+        await self._record_call("answer", step, name=name, answer=said)
+        return said
+
+    async def _record_call(self, kind: str, step: int, **facts: Any) -> None:
+        """Record a call or an answer: without waiting for it where it is small, as there may be very many.
+
+        Each comes before the entry of the cell's end, which is waited for.
+        """
+        if self._scribe.behind < _MOST_BEHIND and all(map(_is_small, facts.values())):
+            self._begin_entry(kind, step, **facts)
+        else:
+            await self._record(kind, step, **facts)
 
     # ---- waking and sleeping
 
@@ -484,7 +515,6 @@ class ProjectSession:
                 project=self.project.folder,
                 limits=self._care.limits,
                 policy=self._care.policy,
-                answer=self._call if self._answer is not None else None,
                 shown_characters=self._care.shown_characters,
                 keep=keep,
                 more=self._care.more,
@@ -621,11 +651,28 @@ def _could_not_be_kept(lost: Sequence[Lost]) -> str:
     return f"Not kept: {named}{more}."
 
 
+def _is_small(value: Any) -> bool:
+    """Return whether plain data is short as JSON, without going through what is long."""
+    left, todo = _SMALL_CHARACTERS, [value]
+    while todo and left > 0:
+        item = todo.pop()
+        if isinstance(item, str):
+            left -= len(item)
+        elif isinstance(item, dict | list | tuple):
+            many = cast("Collection[Any]", item)
+            left -= len(many)
+            todo += [*many, *(many.values() if isinstance(many, dict) else ())] if left > 0 else []
+        left -= 10
+    return left > 0
+
+
 def _facts(result: CellResult) -> dict[str, Any]:
     """Return what the journal says of a cell that is over."""
     error = None if result.error is None else {"name": result.error.name, "message": result.error.message}
     facts: dict[str, Any] = {
         "seconds": round(result.duration_seconds, 6),
+        "waited_seconds": round(result.waited_seconds, 6),
+        "final": result.final,
         "output": result.output,
         "output_characters": result.output_characters,
         "value": result.value,

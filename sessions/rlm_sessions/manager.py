@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from rlm_sandboxes import Sandbox
 
+from .asking import Answer
 from .claims import Claim, claim
 from .errors import AllBusy
 from .keeping.keepers import Keepers, open_keepers
@@ -28,7 +29,6 @@ from .locks import LockUnusable
 from .places import Kept, PlaceError, Places
 from .projects import Project
 from .scribe import Scribe
-from .session import Answer
 
 _log = logging.getLogger(__name__)
 _LONGEST_LOOK_SECONDS, _LOOK_SECONDS = 5.0, 0.02

@@ -279,9 +279,10 @@ def _changed(path: Path) -> float:
 
 def _things(folder: Path) -> Iterator[tuple[str, int, float]]:
     for entry in _entries(folder):
-        if entry.name in KINDS:
+        if entry.is_dir(follow_symlinks=False):
+            kind = entry.name if entry.name in KINDS else "other"
             for below in _files(Path(entry.path)):
-                yield entry.name, _size(below), below.st_mtime
+                yield kind, _size(below), below.st_mtime
         elif facts := _lstat(entry):
             yield "other", _size(facts), facts.st_mtime
 

@@ -47,7 +47,9 @@ class CellResult:
     `output` is what was printed, its middle left out where it is long; `output_characters` counts
     all of it. `value` is the last expression as a REPL would show it. `lost` means that the
     session ended with this cell and its variables are gone. `notes` say what else became of the
-    session; `output_id` names the whole output where only a part of it is shown.
+    session; `output_id` names the whole output where only a part of it is shown. Of `duration_seconds`,
+    `waited_seconds` are those in which a call of the cell waited for its answer. `final` means that
+    `final(...)` gave the answer; `value` shows it then.
     """
 
     cell: int
@@ -64,6 +66,8 @@ class CellResult:
     duration_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     output_id: str | None = None
+    waited_seconds: float = 0.0
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ class Scribe:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
+    @property
+    def behind(self) -> int:
+        """About how much there is to do yet."""
+        return self._work.qsize()
+
     def soon(self, write: Callable[[], None]) -> None:
         """Have `write` done, without waiting for it. It must not raise."""
         if self._thread is None:

@@ -39,6 +39,7 @@ from rlm_sandboxes import (
     Usage,
 )
 
+from .asking import Answer, ToolOffer, begin_asking
 from .errors import SessionEnded, TooWeak, VariableError, VariableNotFound
 from .guest import wire
 from .guest.wire import Decoder, Frame, WireError, encode
@@ -71,7 +72,6 @@ from .results import (
 from .telling import KEPT_SECONDS, Keep, Telling
 
 Policy: TypeAlias = Literal["auto", "off", "permissive", "strict"]
-Answer: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 OnOutput: TypeAlias = Callable[[str, str], Awaitable[None]]
 
 SHOWN_CHARACTERS = 20_000
@@ -91,6 +91,7 @@ _FIRST_LOOK_SECONDS = 0.05  # cells shorter than this are not looked at; their p
 _MEMORY_LOOK_SECONDS = 0.1
 _IDLE_SECONDS = 0.5
 _LISTING_SECONDS = 1.0
+_WORTH_TELLING_SECONDS = 0.05
 
 
 @cache
@@ -112,6 +113,7 @@ async def open_session(
     limits: Limits | None = None,
     policy: Policy = "auto",
     answer: Answer | None = None,
+    tools: Sequence[ToolOffer] = (),
     shown_characters: int = SHOWN_CHARACTERS,
     keep: Keep | None = None,
     more: More = open_otherwise,
@@ -131,7 +133,7 @@ async def open_session(
         session = Session(
             process, limits, answer, shown_characters, after=keep.after if keep else 0, more=more
         )
-        await session.begin(policy, keeps=keep is not None)
+        await session.begin(policy, keeps=keep is not None, tools=tools)
         if keep is not None:
             endings.append(await session.keep_in(keep))
         tending = AsyncExitStack()
@@ -201,13 +203,13 @@ class Session:
 
     # ---- beginning and ending
 
-    async def begin(self, policy: Policy, *, keeps: bool = False) -> None:
+    async def begin(self, policy: Policy, *, keeps: bool = False, tools: Sequence[ToolOffer] = ()) -> None:
         """Tell the guest what it is to be, and hear that it is ready."""
         strong = self._process.isolation.strong
         mode = policy if policy != "auto" else _policy_for(self._process.isolation)
         opened = {"network": self.limits.network, "processes": self.limits.processes > 0}
         facts = {"policy": mode, "keeps": keeps, "environment": {"MPLBACKEND": "agg"}, **opened}
-        setup = Frame("setup", facts)
+        setup = Frame("setup", facts, json.dumps([tool.told() for tool in tools]).encode())
         try:
             with anyio.fail_after(_READY_SECONDS):
                 await self._process.send(self._token + encode(self._token, setup))
@@ -273,15 +275,30 @@ class Session:
         """Send the guest a frame. Raise `SessionEnded` if it is gone."""
         data = encode(self._token, frame)
         async with self._sending:
-            if self._ended is not None:
-                raise self._ended
-            try:
-                if self._paused:
-                    await self._process.resume()
-                    self._paused = False
-                await self._send_whole(data)
-            except ProcessEnded as problem:
-                raise self._gone(problem) from None
+            await self._send_in_line(data)
+
+    async def _send_answer(self, cell: _Cell, frame: Frame) -> None:
+        """Send an answer, in one piece with those that are ready in the same moment."""
+        cell.answers.append(encode(self._token, frame))
+        if cell.calls_waiting > 1:
+            await anyio.lowlevel.checkpoint()
+        if not cell.answers:
+            return  # it went with another
+        async with self._sending:
+            answers, cell.answers = cell.answers, []
+            if answers:
+                await self._send_in_line(b"".join(answers))
+
+    async def _send_in_line(self, data: bytes) -> None:
+        if self._ended is not None:
+            raise self._ended
+        try:
+            if self._paused:
+                await self._process.resume()
+                self._paused = False
+            await self._send_whole(data)
+        except ProcessEnded as problem:
+            raise self._gone(problem) from None
 
     async def _ask_for(self, frame: Frame) -> None:
         """Send what the guest is to begin with; a guest that is gone has not begun."""
@@ -350,8 +367,7 @@ class Session:
         if problem:
             self._refuse(cell, number, problem)
             return
-        cell.calls_waiting += 1
-        cell.bytes_waiting += len(frame.body)
+        cell.asks(len(frame.body))
         cell.serve(self._serve_call, cell, number, name, frame.body)
 
     def _refuse(self, cell: _Cell, number: int, problem: str) -> None:
@@ -372,23 +388,23 @@ class Session:
 
     async def _serve_call(self, cell: _Cell, number: int, name: str, body: bytes) -> None:
         try:
-            answer = await self._ask(number, name, body)
-            await self.send(answer)
+            answer = await self._ask(cell, number, name, body)
+            await self._send_answer(cell, answer)
         except SessionEnded:
             return
         finally:
-            cell.calls_waiting -= 1
-            cell.bytes_waiting -= len(body)
+            cell.hears(len(body))
 
-    async def _ask(self, number: int, name: str, body: bytes) -> Frame:
-        if self._answer is None:
-            return _answer_frame(number, "NobodyAnswers", "nobody answers calls in this session")
+    async def _ask(self, cell: _Cell, number: int, name: str, body: bytes) -> Frame:
+        if cell.answer is None:
+            return _answer_frame(number, *_nobody_answers(name))
         try:
             payload = await _parse(body)
         except (ValueError, RecursionError) as wrong:
             return _answer_frame(number, "ValueError", f"the payload of the call cannot be read: {wrong}")
         try:
-            return _answer_frame(number, "", await self._answer(name, payload))
+            begin_asking(cell.number, number)
+            return _answer_frame(number, "", await cell.answer(name, payload))
         except Exception as problem:  # noqa: BLE001 -- whatever an answerer raises belongs to who asked
             return _answer_frame(number, type(problem).__name__, str(problem))
 
@@ -467,9 +483,17 @@ class Session:
     # ---- cells
 
     async def run(
-        self, code: str, *, on_output: OnOutput | None = None, wall_seconds: float | None = None
+        self,
+        code: str,
+        *,
+        on_output: OnOutput | None = None,
+        wall_seconds: float | None = None,
+        answer: Answer | None = None,
     ) -> CellResult:
         """Run one cell and return what came of it. `wall_seconds` is in place of the limit of that name.
+
+        `answer` is asked what this cell asks, in place of the session's own. The cell's wall clock stands still
+        while one of its calls waits for an answer.
 
         Raise `SessionEnded` if the session was over before. A caller that is cancelled
         interrupts the cell; the session and its variables stay.
@@ -483,6 +507,7 @@ class Session:
                 Output(self._shown_characters),
                 on_output,
                 self.limits if wall_seconds is None else replace(self.limits, wall_seconds=wall_seconds),
+                self._answer if answer is None else answer,
             )
             cell.output.add(self._take_late())
             self._cell = cell
@@ -507,6 +532,7 @@ class Session:
     async def _run(self, cell: _Cell, code: str) -> None:
         body = code.encode("utf-8", "surrogatepass")
         facts = {"cell": cell.number, "output_bytes": self.limits.output_bytes}
+        facts["answered"] = cell.answer is not None
         try:
             await self._ask_for(Frame("run", facts, body))
             with anyio.move_on_after(min(_FIRST_LOOK_SECONDS, cell.limits.wall_seconds)):
@@ -521,9 +547,10 @@ class Session:
         async with anyio.create_task_group() as tasks:
             try:
                 cell.serve_in(tasks)
+                if await cell.is_done_at(cell.began + _FIRST_LOOK_SECONDS):
+                    return
                 tasks.start_soon(self._watch, cell)
-                with anyio.move_on_after(cell.began + cell.limits.wall_seconds - time.monotonic()):
-                    await cell.done.wait()
+                await cell.done_or_out_of_time()
                 if not cell.done.is_set():
                     await self._stop(cell, "wall_seconds")
             finally:
@@ -554,7 +581,6 @@ class Session:
 
     async def _watch(self, cell: _Cell) -> None:
         """Watch what the kernel does not limit by itself: processor time, and memory of several processes."""
-        await anyio.sleep(max(0.0, cell.began + _FIRST_LOOK_SECONDS - time.monotonic()))
         try:
             before = (await self._process.usage()).cpu_seconds
             left = self.limits.cpu_seconds
@@ -569,6 +595,11 @@ class Session:
             await self._stop(cell, "cpu_seconds")
         except ProcessEnded:
             return
+
+    async def kill(self) -> None:
+        """End the guest at once. A running cell is lost with it."""
+        with anyio.CancelScope(shield=True):
+            await self._process.kill()
 
     async def interrupt(self) -> bool:
         """Interrupt the running cell, as Ctrl-C would; return False if none runs."""
@@ -615,6 +646,8 @@ class Session:
                 removed=texts_of(facts, "removed", most=100),
                 lost=lost,
                 duration_seconds=time.monotonic() - cell.began,
+                waited_seconds=cell.waited_seconds,
+                final=facts.get("final") is True,
             )
         except WireError as problem:
             raise self._broken(problem) from problem
@@ -622,6 +655,8 @@ class Session:
     def _error(self, cell: _Cell, facts: dict[str, Any], *, lost: bool) -> CellError | None:
         told = error_of(facts, cell.limits, self._more)
         limit = advice(cell.limit, cell.limits, self._more) if cell.limit else ""
+        if cell.limit == "wall_seconds" and cell.waited_seconds >= _WORTH_TELLING_SECONDS:
+            limit = f"{limit} Not counted are {cell.waited_seconds:.1f} s in which it waited for answers to its calls."
         if lost:
             reason = self._ended.reason if self._ended else "its guest is gone"
             said = f"{limit} " if limit else ""
@@ -755,11 +790,20 @@ def _policy_for(isolation: Isolation) -> Policy:
 class _Cell:
     """A cell at work."""
 
-    def __init__(self, number: int, output: Output, on_output: OnOutput | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        number: int,
+        output: Output,
+        on_output: OnOutput | None,
+        limits: Limits,
+        answer: Answer | None,
+    ) -> None:
         self.number = number
         self.output = output
         self.on_output = on_output
         self.limits = limits
+        self.answer = answer
+        self.answers: list[bytes] = []  # ready to be sent
         self.displays: list[Display] = []
         self.calls_waiting = 0
         self.bytes_waiting = 0
@@ -769,12 +813,60 @@ class _Cell:
         self.done = anyio.Event()
         self.facts: dict[str, Any] | None = None
         self.limit: str | None = None
+        self._waited_seconds = 0.0
+        self._waits_since = 0.0
+        self._heard = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._asked: list[tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]] = []
 
     def end(self) -> None:
         self.done.set()
         self.news.set()
+        self._heard.set()
+
+    # ---- its clock, which stands still while a call waits for its answer
+
+    def asks(self, payload_bytes: int) -> None:
+        """Note a call that waits for its answer from now on."""
+        if not self.calls_waiting:
+            self._waits_since = time.monotonic()
+        self.calls_waiting += 1
+        self.bytes_waiting += payload_bytes
+
+    def hears(self, payload_bytes: int) -> None:
+        """Note a call that has its answer."""
+        if self.calls_waiting == 1:
+            self._waited_seconds = self.waited_seconds
+            self._heard.set()
+        self.calls_waiting -= 1
+        self.bytes_waiting -= payload_bytes
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long at least one of its calls has waited for an answer."""
+        now = time.monotonic() - self._waits_since if self.calls_waiting else 0.0
+        return self._waited_seconds + now
+
+    async def is_done_at(self, moment: float) -> bool:
+        """Return whether it is done, at once if it is and else at that moment."""
+        with anyio.move_on_after(min(moment - time.monotonic(), self.limits.wall_seconds)):
+            await self.done.wait()
+        return self.done.is_set()
+
+    async def done_or_out_of_time(self) -> None:
+        """Return when it is done, or has used up its time."""
+        while not self.done.is_set():
+            spent = time.monotonic() - self.began - self.waited_seconds
+            if self.calls_waiting:
+                self._heard = anyio.Event()
+                await self._heard.wait()
+            elif spent >= self.limits.wall_seconds:
+                return
+            else:
+                with anyio.move_on_after(self.limits.wall_seconds - spent):
+                    await self.done.wait()
+
+    # ---- its calls
 
     def serve(self, answer: Callable[..., Coroutine[Any, Any, None]], *facts: Any) -> None:
         """Have `answer` called in a task, as soon as there is a place for tasks and while the cell runs."""
@@ -822,11 +914,24 @@ def _parse_long(body: bytes) -> Any:
     return json.loads(body)
 
 
+def _nobody_answers(name: str) -> tuple[str, str]:
+    """Return kind and message for a call in a session without an answerer."""
+    if name not in ("llm_query", "rlm_query"):
+        return "NobodyAnswers", "nobody answers calls in this session"
+    return "ModelUnavailable", (
+        "there is no model to ask: nobody answers calls in this session. Configure a model, or run the code in a "
+        "session that has somebody to answer"
+    )
+
+
 def _answer_frame(number: int, problem: str, content: Any) -> Frame:
     try:
         body = json.dumps(content).encode()
     except (TypeError, ValueError, RecursionError) as wrong:
         problem, body = "TypeError", json.dumps(f"the answer cannot be sent: {wrong}").encode()
+    if len(body) > wire.MAX_BODY_BYTES:
+        much = f"the answer cannot be sent: {len(body)} bytes are over the {wire.MAX_BODY_BYTES} that can be"
+        problem, body = "TooLarge", json.dumps(much).encode()
     return Frame("answer", {"call": number, "problem": problem}, body)
 
 

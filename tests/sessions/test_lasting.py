@@ -20,6 +20,7 @@ from rlm_sessions import (
     FilesNotFound,
     Household,
     OutputNotFound,
+    Policy,
     Project,
     ProjectError,
     ProjectSession,
@@ -491,6 +492,63 @@ async def test_calls_are_recorded_under_the_cell_that_made_them(home: Home) -> N
             result = await session.run("call('echo', 1)")
 
     assert [entry["cell"] for entry in home.told("call") + home.told("answer")] == [result.cell] * 2
+
+
+async def test_a_cell_can_have_an_answerer_of_its_own_and_is_recorded_like_any_other(home: Home) -> None:
+    async def usual(name: str, payload: Any) -> Any:
+        return {"text": "usual"}
+
+    async def own(name: str, payload: Any) -> Any:
+        return {"text": "own"}
+
+    with anyio.fail_after(30):
+        async with home.session(answer=usual) as session:
+            first = await session.run("llm_query('a')", answer=own)
+            second = await session.run("final(llm_query('b' * 100_000))")
+        async with home.session() as session:
+            third = await session.run("llm_query('c')")
+
+    assert (first.value, second.value) == ("'own'", "'usual'")
+    assert third.error is not None and third.error.name == "ModelUnavailable"
+    asked = [(entry["cell"], entry["name"]) for entry in home.told("call")]
+    assert asked == [(1, "llm_query"), (2, "llm_query"), (2, "final")]
+    assert [entry["answer"]["text"] for entry in home.told("answer")] == ["own", "usual", "usual"]
+    assert [entry["kind"] for entry in home.journal() if "cell" in entry][:4] == [
+        "cell",
+        "call",
+        "answer",
+        "ran",
+    ]
+    assert home.told("ran")[1]["final"] is True
+
+
+async def test_answers_and_functions_stay_when_a_session_comes_back(home: Home) -> None:
+    async def answer(name: str, payload: Any) -> Any:
+        if payload["prompt"] == "spent":
+            raise AssertionError("no more of this")
+        return {"text": payload["prompt"].upper()}
+
+    code = """
+answers = llm_map(["a", "spent"])
+ask, kind = llm_query, BudgetExhausted
+one = CallFailed("ModelBusy", "later")
+llm_map = "mine"
+"""
+    seen = "type(answers) is Answers, answers.ok, [(n, str(e), e.kind) for n, e in answers.failed], ask('b'), kind is BudgetExhausted, str(one), one.kind, llm_map"
+    policies: list[Policy] = ["off", "permissive", "strict"]
+    values: list[str | None] = []
+    for policy in policies:
+        care, project = Care(limits=LIMITS, policy=policy), identify(named=policy)
+        with anyio.fail_after(30):
+            async with home.session(project, care=care, answer=answer) as session:
+                well(await session.run(code))
+            async with home.session(project, care=care, answer=answer) as session:
+                result = well(await session.run(seen))
+                assert "Not kept" not in notes_of(result)
+                values += [result.value, await value(session, "del llm_map\nllm_map(['c'])[0]")]
+
+    came_back = ["A"], [(1, "no more of this", "AssertionError")], "B", True, "later", "ModelBusy", "mine"
+    assert values == [str((True, *came_back)), "'C'"] * 3
 
 
 async def test_with_durable_on_the_state_is_on_disk_when_the_answer_comes(home: Home) -> None:

@@ -164,11 +164,18 @@ def test_what_is_kept_is_listed_by_kind_the_last_used_first(places: Places) -> N
     (made.journal / "000001.jsonl").write_bytes(b"x")
     (made.state / "deep").mkdir()
     (made.state / "deep" / "value").write_bytes(b"x" * 3 * BLOCK)
+    (made.folder / "further").mkdir()
+    (made.folder / "further" / "thing").write_bytes(b"x" * 4 * BLOCK)
 
     new, old = places.kept()
 
     assert (new.name, old.name) == ("new", "old")
-    assert new.bytes_by_kind == {"journal": BLOCK, "state": 3 * BLOCK, "outputs": 2 * BLOCK, "other": BLOCK}
+    assert new.bytes_by_kind == {
+        "journal": BLOCK,
+        "state": 3 * BLOCK,
+        "outputs": 2 * BLOCK,
+        "other": 5 * BLOCK,
+    }
     assert old.bytes == 2 * BLOCK
     assert abs(time.time() - 2 * DAY - old.last_used) < 60
 

@@ -169,10 +169,16 @@ class Pickler(pickle.Pickler):
             return refuse(what)
         module = module_of(kind)
         if type(module) is str and module.startswith(OUR_PACKAGE + "."):
-            return lambda obj: _reductions.reduce_ours(obj, self.facts)
+            return self._way_for_ours(kind)
         if _reductions.is_importable(kind):
             return self._way_for_library(kind, module)
         return self._way_for_own(kind)
+
+    def _way_for_ours(self, kind: type) -> _Reduce | None:
+        """Return how to reduce objects of our own classes: values of those that cells have by name are kept."""
+        if self.facts.builtin_name(kind) is None:
+            return lambda obj: _reductions.reduce_ours(obj, self.facts)
+        return _reductions.reduce_exception if issubclass(kind, BaseException) else None
 
     def _way_for_library(self, kind: type, module: Any) -> _Reduce | None:
         self.facts.saw(module)

@@ -15,15 +15,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from typing import Any, Callable
 
+from .failures import CallFailed, failure
 from .outlet import Outlet
-
-
-class CallFailed(Exception):
-    """The host could not answer a call. `kind` is the host's name for what went wrong."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind = kind
-        super().__init__(message)
 
 
 class Calls:
@@ -39,26 +32,37 @@ class Calls:
 
     def call(self, name: str, payload: Any = None) -> Any:
         """Ask the host and return its answer; raise `CallFailed` if it has none."""
-        return _wait(self._ask(name, payload))
+        future = self._ask(name, payload)
+        self._hurry()
+        return wait_for(future)
 
     def call_many(self, calls: Iterable[tuple[str, Any]]) -> list[Any]:
         """Ask everything at once; return the answers in order, `CallFailed` in place of a failed one."""
         futures = [self._ask(name, payload) for name, payload in calls]
+        self._hurry()  # not before: who asks and who reads the answers would be in each other's way
         return [_outcome(future) for future in futures]
 
     async def call_async(self, name: str, payload: Any = None) -> Any:
         """Ask the host without holding up other tasks; for `await`."""
-        return await asyncio.wrap_future(self._ask(name, payload))
+        future = self._ask(name, payload)
+        self._hurry()
+        return await asyncio.wrap_future(future)
 
     def _ask(self, name: str, payload: Any) -> Future[Any]:
-        body = json.dumps(payload).encode()
+        return self.ask(name, json.dumps(payload).encode())
+
+    def ask(self, name: str, body: bytes) -> Future[Any]:
+        """Ask the host, without seeing to it that the answer is read at once: `hurry` does."""
         future: Future[Any] = Future()
         with self._lock:
             number = next(self._numbers)
             self._waiting[number] = future
         self._outlet.frame("call", body, cell=self.cell, call=number, name=str(name))
-        self._hurry()
         return future
+
+    def hurry(self) -> None:
+        """Have the answers to what was asked read at once."""
+        self._hurry()
 
     def answer(self, number: int, problem: str, body: bytes) -> None:
         """Hand over the host's answer; a cell that has ended no longer waits for its own."""
@@ -68,7 +72,7 @@ class Calls:
             return
         content = json.loads(body)
         if problem:
-            future.set_exception(CallFailed(problem, str(content)))
+            future.set_exception(failure(problem, str(content)))
         else:
             future.set_result(content)
 
@@ -80,7 +84,7 @@ class Calls:
             future.cancel()
 
 
-def _wait(future: Future[Any]) -> Any:
+def wait_for(future: Future[Any]) -> Any:
     """Wait for an answer. Windows lets no interrupt through meanwhile, so there it is waited for in pieces."""
     while sys.platform == "win32" and not future.done():
         wait([future], timeout=0.1)
@@ -89,6 +93,9 @@ def _wait(future: Future[Any]) -> Any:
 
 def _outcome(future: Future[Any]) -> Any:
     try:
-        return _wait(future)
+        return wait_for(future)
     except CallFailed as problem:
         return problem
+
+
+__all__ = ["CallFailed", "Calls", "wait_for"]

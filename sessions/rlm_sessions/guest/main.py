@@ -93,7 +93,8 @@ class _Guest:
         sys.stderr = sys.__stderr__ = Printed(self._outlet, "err")  # type: ignore[misc, assignment]
         sys.argv = [""]
         _reseed()
-        self._repl = Repl(self._outlet, self._calls, self._interrupts, mode)
+        tools = json.loads(frame.body) if frame.body else []
+        self._repl = Repl(self._outlet, self._calls, self._interrupts, mode, tools)
         if frame.facts["keeps"]:
             snapshots = Snapshots(self._repl.namespace, self._repl.builtins, mode)
             self._keeping = Keeping(snapshots, self._channel, self._outlet)
@@ -128,7 +129,9 @@ class _Guest:
 
     def _hurry(self) -> None:
         """Have somebody read at once, and not only in a moment."""
-        if not self._reading.locked() and self._nudges.empty():
+        if (
+            not self._reading.locked() and self._nudges.qsize() <= self._resting
+        ):  # one ends its rest, and no more
             self._nudges.put(None)
 
     def _stand_in(self) -> None:
@@ -277,7 +280,8 @@ class _Guest:
         cell = frame.facts["cell"]
         self._calls.cell = cell
         self._outlet.begin_cell(cell, frame.facts["output_bytes"])
-        ran = self._repl.run(cell, frame.body.decode("utf-8", "surrogatepass"))
+        code = frame.body.decode("utf-8", "surrogatepass")
+        ran = self._repl.run(cell, code, is_answered=frame.facts.get("answered", False))
         self._calls.forget()
         self._pass_on_printed()
         self._before_answer()

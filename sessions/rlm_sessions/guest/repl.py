@@ -15,7 +15,7 @@ import os
 import sys
 import tokenize
 import types
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from .calls import Calls
 from .display import Display
 from .interrupts import Interrupts
 from .outlet import Outlet
+from .recursion import FinalAnswer, Functions
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -38,12 +39,20 @@ class Ran(NamedTuple):
     exit_code: str | None
     changed: list[str]
     removed: list[str]
+    final: bool = False
 
 
 class Repl:
     """The namespace of one session, and running cells in it."""
 
-    def __init__(self, outlet: Outlet, calls: Calls, interrupts: Interrupts, mode: policy.Mode) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        calls: Calls,
+        interrupts: Interrupts,
+        mode: policy.Mode,
+        tools: Iterable[dict[str, Any]] = (),
+    ) -> None:
         self.main = types.ModuleType("__main__")
         self._outlet = outlet
         self._interrupts = interrupts
@@ -52,7 +61,13 @@ class Repl:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shown = 0
         sys.modules["__main__"] = self.main
-        names = {"call": calls.call, "call_many": calls.call_many, "call_async": calls.call_async}
+        names: dict[str, Any] = {
+            "call": calls.call,
+            "call_many": calls.call_many,
+            "call_async": calls.call_async,
+        }
+        self._functions = Functions(calls, tools)
+        names.update(self._functions.names(), help=self._functions.help)
         offered = {**vars(builtins), **names, "display": self.display, "exit": _exit, "quit": _exit}
         self.builtins = policy.builtins_for(self.mode, offered)
         self.namespace["__builtins__"] = self.builtins
@@ -63,8 +78,9 @@ class Repl:
         """The variables of the session."""
         return self.main.__dict__
 
-    def run(self, cell: int, code: str) -> Ran:
-        """Run one cell to its end, whatever that is."""
+    def run(self, cell: int, code: str, *, is_answered: bool = False) -> Ran:
+        """Run one cell to its end, whatever that is. `is_answered` says that somebody answers its calls."""
+        self._functions.begin_cell(is_answered=is_answered)
         self.namespace["__builtins__"] = self.builtins
         before = variables.named(self.namespace)
         self._shown = 0
@@ -72,14 +88,14 @@ class Repl:
         try:
             with self._interrupts.let_in():
                 try:
-                    value = self._execute(cell, code)
+                    value = self._execute_to_final(cell, code)
                 finally:
                     self._show_figures()
         except BaseException as raised:  # a cell may raise anything, and the session goes on
             problem = raised
         error, exit_code = self._describe(problem)
         changed, removed = _difference(before, variables.named(self.namespace))
-        return Ran(error, value, exit_code, changed, removed)
+        return Ran(error, value, exit_code, changed, removed, self._functions.given is not None)
 
     def _describe(self, problem: BaseException | None) -> tuple[dict[str, Any] | None, str | None]:
         """Return what is told of how a cell ended. Its exception may be anything."""
@@ -92,6 +108,15 @@ class Repl:
                 return errors.describe(problem, _OURS), None
         except BaseException:
             return {"name": errors.class_name(problem), "message": "", "traceback": "", "limit": None}, None
+
+    def _execute_to_final(self, cell: int, code: str) -> str | None:
+        """Run the code; what it gave to `final` is its value then."""
+        try:
+            value = self._execute(cell, code)
+        except FinalAnswer:
+            value = None
+        given = self._functions.given
+        return value if given is None else self._show(given.value, silent=False)
 
     def _execute(self, cell: int, code: str) -> str | None:
         name = f"<cell {cell}>"
@@ -118,7 +143,7 @@ class Repl:
         task = self._loop.create_task(coroutine)
         try:
             return self._loop.run_until_complete(task)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             task.cancel()
             self._loop.run_until_complete(asyncio.wait([task], timeout=1))
             if task.done() and not task.cancelled():

@@ -18,13 +18,16 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from .batches import Answers
+
 MAX_LISTED = 1_000
 _PREVIEW = 80
 _SAMPLE = 200
 _LONG_FILE = 1024 * 1024
 
 _PLAIN = (int, float, complex, bool, str, bytes, bytearray, type(None))
-_MANY = (list, tuple, set, frozenset, dict)
+_MANY = (list, tuple, set, frozenset, dict, Answers)
+_OUR_PACKAGE = __name__.rpartition(".")[0] + "."
 
 
 class Exported(NamedTuple):
@@ -77,7 +80,7 @@ def type_name(value: Any) -> str:
     kind: type[Any] = type(value)
     module = type.__getattribute__(kind, "__module__")
     name = type.__getattribute__(kind, "__qualname__")
-    if not isinstance(module, str) or module in ("builtins", "__main__"):
+    if not isinstance(module, str) or module in ("builtins", "__main__") or module.startswith(_OUR_PACKAGE):
         return str(name)[:100]
     return f"{module.partition('.')[0]}.{name}"[:100]
 
@@ -149,7 +152,9 @@ def _preview_of_many(value: Any) -> str:
         if sum(map(len, shown)) > _PREVIEW:
             break
     more = ", ..." if len(value) > len(shown) else ""
-    left, right = ("[", "]") if type(value) is list else ("(", ")") if type(value) is tuple else ("{", "}")
+    left, right = (
+        ("[", "]") if isinstance(value, list) else ("(", ")") if type(value) is tuple else ("{", "}")
+    )
     return f"{left}{', '.join(shown)}{more}{right}  # {len(value)} items"
 
 
@@ -173,6 +178,7 @@ def _is_one_of(kind: type, package: str, *names: str) -> bool:
 
 def export(value: Any, max_bytes: int) -> Exported:
     """Return `value` as bytes: exact where it is text, bytes or plain data, else only described."""
+    value = list(value) if type(value) is Answers else value
     if type(value) is str:
         return _checked("text", value.encode("utf-8", "surrogatepass"), max_bytes)
     if type(value) in (bytes, bytearray):
