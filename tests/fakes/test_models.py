@@ -9,7 +9,22 @@ import anyio
 import httpx2
 import pytest
 
-from tests.fakes.models import Hangup, Refusal, Reply, Request, ScriptedModel, ToolCall, Turn
+from tests.fakes.models import (
+    Breakdown,
+    Hangup,
+    Oracle,
+    Refusal,
+    Reply,
+    Request,
+    ScriptedModel,
+    Silence,
+    ToolCall,
+    Turn,
+    backwards,
+    by_model,
+    conversation,
+    failing_first,
+)
 
 CALL = ToolCall("run", {"code": "print('äöü')"})
 ANTHROPIC = "/v1/messages", {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
@@ -139,10 +154,107 @@ async def test_counting_tokens_takes_no_turn() -> None:
     assert (answer.status_code, len(model.requests)) == (200, 1)
 
 
-async def _post(model: ScriptedModel, api: Api, **more: Any) -> httpx2.Response:
+async def test_a_connection_serves_one_request_after_another() -> None:
+    script: list[Turn] = [Reply("one"), Refusal(429), Reply("two"), Breakdown(), Reply("three")]
+    async with ScriptedModel(script) as model, httpx2.AsyncClient(base_url=model.url) as client:
+        for stream in (False, False, True, True, True):
+            await client.post(OPENAI[0], json=OPENAI[1] | {"stream": stream})
+
+    assert (len(model.requests), model.connections) == (5, 1)
+
+
+@APIS
+async def test_a_stream_can_break_down_with_an_error_of_its_api(api: Api) -> None:
+    async with ScriptedModel([Breakdown(after_events=2, kind="overloaded_error")]) as model:
+        events = await _stream(model, api)
+
+    assert len(events) == 3
+    assert events[-1]["error"]["type"] == "overloaded_error"
+
+
+@APIS
+async def test_a_silent_model_is_silent_until_its_client_goes(api: Api) -> None:
+    async with ScriptedModel([Silence(), Silence(after_events=2)]) as model:
+        patience = httpx2.Timeout(10, read=0.1)
+        async with httpx2.AsyncClient(base_url=model.url, timeout=patience) as client:
+            for stream in (False, True):
+                with pytest.raises(httpx2.ReadTimeout):
+                    await client.post(api[0], json=api[1] | {"stream": stream})
+        with anyio.fail_after(5):
+            await model.until(lambda model: len(model.left) == 2)
+
+    assert model.at_once == 0
+
+
+async def test_how_many_were_asked_at_once_and_how_often_is_known() -> None:
+    async with ScriptedModel(backwards(3, Reply("Yes."))) as model:
+        async with anyio.create_task_group() as tasks:
+            for text in ("one", "two", "two"):
+                tasks.start_soon(_say, model, text)
+
+    assert (model.most_at_once, model.at_once) == (3, 0)
+    assert model.asked == {"one": 1, "two": 2}
+
+
+async def test_answers_can_come_in_the_opposite_order() -> None:
+    came: list[str] = []
+
+    async def say(text: str) -> None:
+        came.append(await _say(model, text))
+
+    async with ScriptedModel(backwards(3, lambda request: Reply(request.prompt))) as model:
+        async with anyio.create_task_group() as tasks:
+            for text in ("one", "two", "three"):
+                tasks.start_soon(say, text)
+
+    assert came == [request.prompt for request in reversed(model.requests)]
+
+
+async def test_a_root_answers_by_its_conversation_and_a_leaf_by_its_secret() -> None:
+    leaf, other = Oracle("secret"), Oracle("another secret")
+    root = conversation(Reply("first"), lambda request: Reply(f"second after {request.turn}"))
+    async with ScriptedModel(by_model({"root": root, "leaf": leaf})) as server:
+        said = [
+            await _say(server, "Hi", model="root"),
+            await _say(server, "Hi", "first", "And?", model="root"),
+            await _say(server, "Hi", model="leaf"),
+            await _say(server, "Hi", model="root"),
+        ]
+        unknown = await _post(server, OPENAI, model="nobody")
+
+    assert said == ["first", "second after 1", leaf.says("Hi"), "first"]
+    assert leaf.says("Hi") != other.says("Hi") and leaf.says("Hi") != leaf.says("hi")
+    assert unknown.status_code == 404
+
+
+async def test_an_oracle_chooses_among_what_it_may_say() -> None:
+    oracle = Oracle("secret", among=("spam", "ham"))
+
+    chosen = [oracle.says(f"line {number}") for number in range(100)]
+    assert 20 < chosen.count("spam") < 80
+    assert chosen == [oracle.says(f"line {number}") for number in range(100)]
+
+
+async def test_each_prompt_fails_by_itself_before_it_is_answered() -> None:
+    async with ScriptedModel(failing_first(Refusal(500), Reply("Yes."), times=2)) as model:
+        bodies = [OPENAI[1] | {"messages": [{"role": "user", "content": text}]} for text in "ababab"]
+        statuses = [(await _post(model, (OPENAI[0], body))).status_code for body in bodies]
+
+    assert statuses == [500, 500, 500, 500, 200, 200]
+
+
+async def _say(server: ScriptedModel, *texts: str, **more: Any) -> str:
+    """Have a conversation of OpenAI's form, in which the user speaks first, and return what the model says last."""
+    roles = ("user", "assistant") * len(texts)
+    messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    answer = await _post(server, OPENAI, **({"messages": messages} | more))
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+async def _post(server: ScriptedModel, api: Api, **more: Any) -> httpx2.Response:
     path, body = api
     with anyio.fail_after(10):
-        async with httpx2.AsyncClient(base_url=model.url) as client:
+        async with httpx2.AsyncClient(base_url=server.url) as client:
             return await client.post(path, json=body | more)
 
 

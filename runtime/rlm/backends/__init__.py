@@ -1,0 +1,1 @@
+"""Where `Tool` is looked for as well."""

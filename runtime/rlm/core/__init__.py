@@ -1,0 +1,1 @@
+"""Errors, and the type of a result."""

@@ -1,0 +1,43 @@
+"""What can go wrong. The whole tree is drawn in `rlm_runtime`."""
+
+from rlm_runtime import (
+    AnswerInvalid,
+    BudgetExhausted,
+    CallBudgetExhausted,
+    CostBudgetExhausted,
+    MaxDepthExceeded,
+    ModelBusy,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+    PriceUnknown,
+    REPLExecutionError,
+    RLMError,
+    RunFailed,
+    TimeBudgetExhausted,
+    TokenBudgetExhausted,
+    ToolFailed,
+    ToolNotFoundError,
+    TurnBudgetExhausted,
+)
+
+__all__ = [
+    "AnswerInvalid",
+    "BudgetExhausted",
+    "CallBudgetExhausted",
+    "CostBudgetExhausted",
+    "MaxDepthExceeded",
+    "ModelBusy",
+    "ModelError",
+    "ModelRefused",
+    "ModelUnavailable",
+    "PriceUnknown",
+    "REPLExecutionError",
+    "RLMError",
+    "RunFailed",
+    "TimeBudgetExhausted",
+    "TokenBudgetExhausted",
+    "ToolFailed",
+    "ToolNotFoundError",
+    "TurnBudgetExhausted",
+]

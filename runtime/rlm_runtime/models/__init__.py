@@ -1,0 +1,1 @@
+"""Who answers prompts: one module for each kind of model."""

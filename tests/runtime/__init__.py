@@ -1,0 +1,1 @@
+"""Tests of the runtime. That this is a package ends what its tests share when they end."""
