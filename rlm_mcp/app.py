@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,8 @@ import anyio.to_thread
 
 from .environments import Docker, Environment, environment_of, folders_of, limits_of, notes_of, way_to_more
 from .errors import DoorError, EnvironmentUnavailable, FolderTooWide, ProjectNotAllowed
+from .jobs import Jobs
+from .models import Choice
 from .narrowing import inside
 from .opened import Opened, Terms
 from .progress import Progress
@@ -29,6 +31,7 @@ from .sources import Loaded, Sources
 from .tenants import OWNER, Tenant
 
 if TYPE_CHECKING:
+    from rlm_runtime import AnswerStore, Model, Rooms
     from rlm_sandboxes import Program
     from rlm_sessions import Care, Manager, Project, ProjectSession
 
@@ -88,6 +91,8 @@ class App:
         self._told: set[tuple[Tenant, str]] = set()
         self._projects: _Fresh[Project] = _Fresh()
         self._loaded: _Fresh[Loaded] = _Fresh()
+        self.jobs = Jobs(tasks)
+        self._stores: dict[Path, AnswerStore] = {}
 
     @property
     def settings(self) -> Settings:
@@ -133,6 +138,7 @@ class App:
         settings, environment = loaded.settings, environment_of(loaded.settings, tenant)
         sandbox = await self._sandbox(loaded, environment)
         if self._runs_in.get((tenant, project.key), environment) != environment:
+            await self.jobs.put_away((tenant, project.key))
             await manager.close(project)  # it goes on there with the variables that it has
         self._runs_in[tenant, project.key] = environment
         if manager.found(project.key) is None:
@@ -206,11 +212,57 @@ class App:
         for listener in self.listeners:
             await listener(change)
 
+    # ---- models
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment that the server was started in."""
+        return self._sources.environment
+
+    async def has_model(self) -> bool:
+        """Return whether the settings name who answers, for the project that will most likely be asked for."""
+        settings, _ = await self._likely()
+        rlm = settings.rlm
+        return rlm.backend != "none" and bool(rlm.command or (rlm.model and rlm.backend != "command"))
+
+    async def model(self, choice: Choice) -> Model:
+        """Return a model to ask. Raise `ModelUnavailable` if it cannot be had here."""
+        return await self._opened.model(choice)
+
+    def place(self, tenant: Tenant, project: Project) -> Path:
+        """Return where the things of a project are kept."""
+        return root_of(self.settings, tenant) / "projects" / project.key
+
+    def answers_in(self, folder: Path) -> AnswerStore:
+        """Return the answers that are stored in a folder; the same ones for all who ask."""
+        if folder not in self._stores:
+            from rlm_runtime import AnswerStore
+
+            self._stores[folder] = AnswerStore(folder)
+        return self._stores[folder]
+
+    async def rooms(self, tenant: Tenant, project: Project) -> Rooms:
+        """Return where runs of a project work: in the same kind of place as its session, each for itself."""
+        from rlm_runtime import Rooms
+
+        loaded = await self.loaded(project)
+        settings = loaded.settings
+        sandbox = await self._sandbox(loaded, environment_of(settings, tenant))
+        return Rooms(
+            sandbox,
+            limits=limits_of(settings, tenant),
+            policy=settings.sandbox.policy,
+            project=project.folder,
+            shows_files=settings.rlm.environment == "local",
+        )
+
     # ---- what is opened on the way
 
     async def warm_up(self) -> None:
         """Do ahead what the first cell would wait for."""
         from rlm_sandboxes.local import LocalSandbox
+
+        from .answering import load_runtime
 
         try:
             await self.manager(OWNER)
@@ -221,6 +273,8 @@ class App:
                 await sandbox.warm_up(program)
             else:
                 await sandbox.warm_up(program, folder, limits_of(settings))
+            if await self.has_model():
+                await load_runtime()
         except Exception:  # noqa: BLE001 -- whoever needs it meets the same problem, and is told
             _log.debug("The sandbox could not be made ready ahead.", exc_info=True)
 
@@ -261,6 +315,7 @@ class App:
 
     def close(self) -> None:
         """Have every session put to sleep, and then the places ended that they run in."""
+        self.jobs.close()
         self._opened.close()
         self.progress.close()
 

@@ -35,7 +35,9 @@ import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from .answering import cell_calls
 from .app import App, Change, root_of
+from .cell_jobs import end_waiting
 from .errors import DoorError
 from .tenants import OWNER
 
@@ -243,12 +245,14 @@ class Door:
         return await acts[request.do](await self._session(request.project))
 
     async def _reset(self, session: ProjectSession) -> bool:
+        await end_waiting(self._app, OWNER, session.project)
         await session.reset()
         await self._tell_of(session.project.key)
         return True
 
     async def _close(self, session: ProjectSession) -> bool:
         manager = await self._app.manager(OWNER)
+        await self._app.jobs.put_away((OWNER, session.project.key))
         return await manager.close(session.project)
 
     async def _session(self, key: str) -> ProjectSession:
@@ -274,10 +278,32 @@ class Door:
                     last: dict[str, Any] = {"problem": _INTERRUPTED}
                     with anyio.CancelScope() as running:
                         watching.start_soon(_cancel_when_gone, lines, running)
-                        last = await _came_of(session, request, put)
+                        last = await self._came_of(session, request, put)
                     put.send_nowait(last)
             watching.cancel_scope.cancel()
         await self._tell_of(request.project)
+
+    async def _came_of(
+        self, session: ProjectSession, request: Request, put: MemoryObjectSendStream[Any]
+    ) -> dict[str, dict[str, Any]]:
+        async def on_output(stream: str, text: str) -> None:
+            put.send_nowait({"output": [stream, text]})
+
+        app, project = self._app, session.project
+        try:
+            async with (
+                app.jobs.step((OWNER, project.key), app.place(OWNER, project)),
+                cell_calls(app, OWNER, project, request.code) as calls,
+            ):
+                calls.result = await session.run(
+                    request.code,
+                    on_output=on_output,
+                    wall_seconds=request.timeout_s,
+                    answer=calls.answer,
+                )
+            return {"result": await anyio.to_thread.run_sync(facts_of, calls.result)}
+        except Exception as problem:  # noqa: BLE001 -- the visitor is told, after what was printed
+            return {"problem": _facts_of_problem(problem)}
 
     async def _tell_of(self, key: str) -> None:
         if self._app.listeners:
@@ -295,19 +321,6 @@ async def shown_of(session: ProjectSession) -> dict[str, Any]:
         "isolation": None if isolation is None else str(isolation),
         "strong": None if isolation is None else isolation.strong,
     }
-
-
-async def _came_of(
-    session: ProjectSession, request: Request, put: MemoryObjectSendStream[Any]
-) -> dict[str, dict[str, Any]]:
-    async def on_output(stream: str, text: str) -> None:
-        put.send_nowait({"output": [stream, text]})
-
-    try:
-        result = await session.run(request.code, on_output=on_output, wall_seconds=request.timeout_s)
-        return {"result": await anyio.to_thread.run_sync(facts_of, result)}
-    except Exception as problem:  # noqa: BLE001 -- the visitor is told, after what was printed
-        return {"problem": _facts_of_problem(problem)}
 
 
 async def _cancel_when_gone(lines: BufferedByteReceiveStream, running: anyio.CancelScope) -> None:

@@ -8,6 +8,12 @@ DoorError
 ├── FileNotAllowed          a file was named that may not be loaded
 ├── PartlySet               of several variables, some were set and then one could not be
 ├── EnvironmentUnavailable  there is no way now to the engine in whose containers sessions are to run
+├── CellWaits               a cell of the session waits for the client's answers
+├── JobExpired              nobody answered the calls of a job in time
+├── JobLost                 a job was cancelled
+├── NoSuchJob               a handle that nothing waits under
+├── NoSuchRun               a handle of which no run is known
+├── ContextUnusable         a variable that no run can be given
 ├── TooManyWait             so many calls wait for one session that another one is refused
 ├── UnknownCaller           a request came with a token of which nobody said whose it is (callers.py)
 ├── AddressUnusable         the server cannot listen where it is told to (http.py)
@@ -20,12 +26,31 @@ DoorError
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .jobs import Job
+
+_log = logging.getLogger(__name__)
 
 
 class DoorError(Exception):
     """Base of everything this package raises on purpose. Its text is for whoever asked."""
+
+
+def said_of(problem: Exception) -> str:
+    """Return what a client is told of a problem; of what nobody foresaw, only that it is in the log."""
+    from rlm_runtime import RLMError
+    from rlm_sandboxes import SandboxError
+    from rlm_sessions import SessionError
+
+    if isinstance(problem, (DoorError, SessionError, SandboxError, RLMError)):
+        return str(problem)
+    _log.error("A tool failed in a way that nobody foresaw.", exc_info=problem)
+    return f"The server failed ({type(problem).__name__}); its log on stderr tells more. The session goes on."
 
 
 class ProjectNotAllowed(DoorError):
@@ -102,4 +127,65 @@ class TooManyWait(DoorError):
         super().__init__(
             f"{waiting} calls wait for this session already ({doing}). Wait for their answers, cancel some, or use "
             "another project's session."
+        )
+
+
+class CellWaits(DoorError):
+    """A cell of the session waits for the client's answers, and nothing else runs there meanwhile."""
+
+    def __init__(self, job: Job | str) -> None:
+        handle = job if isinstance(job, str) else job.handle
+        calls = [] if isinstance(job, str) else [call.id for call in job.desk.open()]
+        which = f" to call {', '.join(calls[:20])}" if calls else ""
+        super().__init__(
+            f"Nothing was run or changed: a cell of this session waits for answers{which}. Give them by "
+            f'answer_calls(handle="{handle}", answers={{...}}), see what it asks by the same without answers, or end '
+            f'it by answer_calls(handle="{handle}", cancel=true). get_repl_context lists the variables meanwhile.'
+        )
+
+
+class JobExpired(DoorError):
+    """Nobody answered the calls of a job in time."""
+
+    def __init__(self, handle: str, seconds: float) -> None:
+        super().__init__(
+            f"{handle} has ended: nobody answered its calls for {seconds:g} s (answer_seconds in [rlm]). The session "
+            "keeps what the cell had set. Run the code again; what was answered is not asked again."
+        )
+
+
+class JobLost(DoorError):
+    """A job was cancelled."""
+
+    def __init__(self, handle: str) -> None:
+        super().__init__(f"{handle} was cancelled. The session keeps what the code had set.")
+
+
+class ContextUnusable(DoorError):
+    """A variable holds what no run can be given."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The variable {name!r} holds neither text, bytes nor plain data, so no run can be given it. Nothing was "
+            "started. Make a text or a list of it by execute_python, and name that."
+        )
+
+
+class NoSuchRun(DoorError):
+    """Of no run with this handle is anything known."""
+
+    def __init__(self, handle: str) -> None:
+        super().__init__(
+            f"There is no run of yours with the handle {handle[:60]!r}, and none is kept. rlm_status without a handle "
+            "lists what there is; rlm_complete begins a run."
+        )
+
+
+class NoSuchJob(DoorError):
+    """Nothing waits under this handle."""
+
+    def __init__(self, handle: str) -> None:
+        super().__init__(
+            f"Nothing waits under the handle {handle[:60]!r}: it never did, it is long over, or its time was up. "
+            "Run the code again; what was answered is not asked again."
         )

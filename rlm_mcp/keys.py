@@ -30,6 +30,7 @@ Kind: TypeAlias = Literal[
     "texts",
     "text table",
     "paths table",
+    "price table",
 ]
 
 _SWITCH = {
@@ -51,6 +52,7 @@ _FLAGS = {
 }
 _PUNCTUATION = str.maketrans("", "", "_-.")
 _LONGEST_SHOWN = 60
+_MOST_DOLLARS = 1_000_000
 
 
 class WrongValue(ValueError):
@@ -138,6 +140,8 @@ class Key:
                 return "a table of texts by name"
             case "paths table":
                 return "a table of lists of paths by name"
+            case "price table":
+                return "a table of two prices by name, such as [1.25, 10.0]"
 
     def _bound(self, name: str) -> Any:
         found = (getattr(each, name, None) for each in self.field.metadata)
@@ -248,11 +252,30 @@ def _paths_table(value: object, base: Path) -> object:
     return {key: _paths(each, base) for key, each in cast("Mapping[object, object]", value).items()}
 
 
+def _price_table(value: object, base: Path) -> object:
+    if not isinstance(value, Mapping):
+        raise ValueError
+    table = cast("Mapping[object, object]", value)
+    return {name: _price(name, pair) for name, pair in table.items()}
+
+
+def _price(name: object, pair: object) -> tuple[object, ...]:
+    prices = tuple(cast("list[object]", pair)) if isinstance(pair, list | tuple) else ()
+    if len(prices) != 2 or not all(_is_price(each) for each in prices):
+        raise WrongValue(f"must have for {show(name)} two prices, such as [1.25, 10.0]")
+    return prices
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_DOLLARS
+
+
 _PLACE: Mapping[str, Callable[[object, Path], object]] = {
     "path": _path,
     "paths": _paths,
     "texts": _texts,
     "paths table": _paths_table,
+    "price table": _price_table,
 }
 
 
@@ -309,6 +332,7 @@ _FROM_TEXT: Mapping[str, Callable[[str], object]] = {
     "texts": _texts_of,
     "text table": _table_of,
     "paths table": _paths_table_of,
+    "price table": lambda text: _json(text, "{"),
 }
 
 
@@ -326,10 +350,19 @@ def _kind(field: FieldInfo) -> Kind:
     if origin is tuple:
         return "paths" if arguments[0] is Path else "texts"
     if origin is dict:
-        return "text table" if arguments[1] is str else "paths table"
-    if set(arguments) == {Path, NoneType}:
-        return "path"
+        return _kind_of_table(arguments[1])
+    if NoneType in arguments:
+        return _OPTIONAL[next(each for each in arguments if each is not NoneType)]
     raise TypeError(f"no setting can be of the type {annotation}")
+
+
+def _kind_of_table(annotation: Any) -> Kind:
+    if annotation is str:
+        return "text table"
+    return "price table" if get_args(annotation)[0] is float else "paths table"
+
+
+_OPTIONAL: Mapping[Any, Kind] = {Path: "path", float: "fraction"}
 
 
 def _bare(annotation: Any) -> Any:

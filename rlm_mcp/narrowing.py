@@ -50,6 +50,8 @@ def narrows(key: Key, value: Any, without: Mapping[str, Any], folder: Path) -> b
         return all(inside(each, (*own, *without[key.dotted])) for each in value)
     if key.dotted == "rlm.environment":
         return _contained(value, without, folder)
+    if key.dotted in ("rlm.model", "rlm.sub_model"):
+        return (key.dotted == "rlm.model" and not value) or _same_provider(value, without)
     rule = _RULES.get(key.dotted, _less if key.kind in ("number", "fraction", "size") else _never)
     return rule(value, without[key.dotted])
 
@@ -72,7 +74,7 @@ def _never(value: Any, below: Any) -> bool:
 
 
 def _less(value: Any, below: Any) -> bool:
-    return bool(value < below)
+    return below is None or (value is not None and bool(value < below))
 
 
 def _off(value: Any, below: Any) -> bool:
@@ -108,9 +110,14 @@ def _stricter(value: Any, below: Any) -> bool:
     return bool(value == "strict" or below == "off")
 
 
-def _no_address(value: Any, below: Any) -> bool:
-    """Some providers take the name of a model for the address of a server, and send the key there."""
-    return "//" not in value and "http" not in value.lower()
+def _same_provider(value: Any, without: Mapping[str, Any]) -> bool:
+    """Say whether a model is asked where the user's own is: another provider would get what the user pays for."""
+    own, value = str(without["rlm.model"]), str(value)
+    if not own or "//" in value or "http" in value.lower() or value.startswith("-"):
+        return False
+    if without["rlm.backend"] != "litellm":
+        return bool(value)
+    return "/" in own and value.startswith(own.partition("/")[0] + "/")
 
 
 def _plain_slug(value: Any, below: Any) -> bool:
@@ -118,12 +125,17 @@ def _plain_slug(value: Any, below: Any) -> bool:
 
 
 _OF_THE_SERVER = frozenset(
-    ("sessions.awake", "sessions.idle_seconds", "sessions.memory_bytes", "sessions.kept_bytes")
+    (
+        "sessions.awake",
+        "sessions.idle_seconds",
+        "sessions.memory_bytes",
+        "sessions.kept_bytes",
+        "rlm.trajectory_days",
+        "rlm.trajectory_bytes",
+    )
 )
 
 _RULES: Mapping[str, _Rule] = {
-    "rlm.backend": _always,
-    "rlm.model": _no_address,
     "rlm.verbose": _always,
     "rlm.docker_network_disabled": _on,
     "rlm.docker_pull": _no_pull,

@@ -1,6 +1,6 @@
-"""What is opened on the way, when somebody needs it first: places to run in, and who has the sessions of a tenant.
+"""What is opened on the way, when somebody needs it first: places to run in, models, and who has a tenant's sessions.
 
-It ends in the other order than it began: sessions, then who writes them down, then the places that they ran in.
+It ends in the other order than it began: sessions, then who writes them down, then models and the places to run in.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import anyio
 import anyio.abc
 
 from .environments import Docker, Environment
+from .models import Choice, open_model
 from .tenants import Tenant
 
 if TYPE_CHECKING:
+    from rlm_runtime import Model
     from rlm_sandboxes import Limits, Process, Program
     from rlm_sandboxes.docker import DockerSandbox
     from rlm_sandboxes.local import LocalSandbox
@@ -75,7 +77,8 @@ class Opened:
         self._brief = brief
         self._held: dict[Tenant, _Held] = {}
         self._sandboxes: dict[Environment, Sandbox] = {}
-        self._doors: defaultdict[Environment, anyio.Lock] = defaultdict(anyio.Lock)
+        self._models: dict[Choice, Model] = {}
+        self._doors: defaultdict[Environment | Choice, anyio.Lock] = defaultdict(anyio.Lock)
         self._keepers: Keepers | None = None
         self._opening = anyio.Lock()
         self._over = anyio.Event()
@@ -103,6 +106,16 @@ class Opened:
             if environment not in self._sandboxes:
                 self._sandboxes[environment] = await self._tasks.start(self._hold_sandbox, environment)
             return self._sandboxes[environment]
+
+    async def model(self, choice: Choice) -> Model:
+        """Return a model to ask. Raise `ModelUnavailable` if it cannot be had here."""
+        found = self._models.get(choice)
+        if found is not None:
+            return found
+        async with self._doors[choice]:
+            if choice not in self._models:
+                self._models[choice] = await self._tasks.start(self._hold_model, choice)
+            return self._models[choice]
 
     def found(self, environment: Environment) -> Sandbox | None:
         """Return the place to run in, if it is open."""
@@ -193,6 +206,20 @@ class Opened:
             _log.exception("The place to run in was lost; the next session opens it anew.")
         finally:
             self._sandboxes.pop(environment, None)
+
+    async def _hold_model(self, choice: Choice, *, task_status: anyio.abc.TaskStatus[Model]) -> None:
+        told = False
+        try:
+            async with open_model(choice) as model:
+                task_status.started(model)
+                told = True
+                await self._until_no_manager()
+        except Exception:
+            if not told:
+                raise
+            _log.exception("A model was lost; the next call opens it anew.")
+        finally:
+            self._models.pop(choice, None)
 
     async def _until_no_manager(self) -> None:
         try:

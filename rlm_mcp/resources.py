@@ -27,9 +27,11 @@ from mcp_types import (
 from . import addresses
 from .addresses import Address
 from .app import App
+from .call_resources import CallFamily
 from .output_resources import OutputFamily
 from .session_resources import SessionFamily
 from .tenants import Tenant
+from .trajectory_resources import TrajectoryFamily
 
 PAGE = 50
 
@@ -80,6 +82,8 @@ class Resources:
         self.families: Mapping[str, Family] = {
             "sessions": SessionFamily(app),
             "outputs": OutputFamily(app),
+            "calls": CallFamily(app),
+            "trajectories": TrajectoryFamily(app),
         }
 
     async def list(self, tenant: Tenant, cursor: str | None) -> ListResourcesResult:

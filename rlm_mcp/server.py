@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -33,16 +32,18 @@ from mcp_types import (
 from .app import App
 from .callers import tenant_of
 from .completions import complete
-from .errors import DoorError
+from .errors import said_of
 from .notices import Notices
 from .prompts import get_prompt, list_prompts
 from .resources import Resources
 from .roots import roots_of
+from .sampling import SamplingModel, is_modern, offers_sampling, texts_of
+from .tasks import Tasks, knows_tasks
 from .tenants import Tenant
 from .texts import of_problem, plain
 from .tools import Tools
+from .waiting import is_handle
 
-_log = logging.getLogger(__name__)
 _VERSION = version("rlm-mcp")
 _HOUR_MS = 3_600_000
 
@@ -54,6 +55,9 @@ Workflow: 1. set_repl_context(files={"log": "data/app.log"}) puts files into var
 through you, however large they are. 2. execute_python looks at them: search, slice, count, plot; print only what you \
 need. 3. Build on variables in the next call; get_repl_context lists them.
 
+- Code can ask models: llm_query(prompt), llm_map("...{item}", items, schema={...}) for many at once, \
+rlm_query(prompt, context=...) for work in steps. Where no model is configured the result says waiting, and you \
+answer by answer_calls, with sub-agents in parallel if there are many.
 - Each project has one session; calls to it run one after another, calls to other projects beside it (argument project).
 - A cell that fails, times out or is cancelled keeps the variables that it had set.
 - Long output loses its middle; the whole is the resource rlm://outputs/ID (?offset=&limit= page through it). \
@@ -66,9 +70,29 @@ unless the user's settings allow more. [note: ...] lines tell what became of the
 class _Asker:
     """The client behind a request."""
 
-    def __init__(self, ctx: Any, tenant: Tenant) -> None:
+    def __init__(self, app: App, ctx: Any, tenant: Tenant) -> None:
+        self._app = app
+        self._ctx = ctx
         self._session = ctx.session
         self.tenant = tenant
+
+    @property
+    def sampling(self) -> SamplingModel | None:
+        """Its own model, if that can be asked while its call is at work."""
+        asked = offers_sampling(self._ctx) and not is_modern(self._ctx) and self._session.can_send_request
+        return (
+            SamplingModel(self._ctx, answer_seconds=self._app.settings.rlm.answer_seconds) if asked else None
+        )
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it takes a task in place of a result."""
+        return knows_tasks(self._ctx)
+
+    @property
+    def takes_questions(self) -> bool:
+        """Whether its own model answers what it finds in place of a result."""
+        return offers_sampling(self._ctx) and is_modern(self._ctx)
 
     async def progress(self, done: float, message: str) -> None:
         """Tell it how it goes on."""
@@ -85,7 +109,7 @@ def make_server(app: App) -> Server[Any]:
         description="A persistent, sandboxed Python REPL for each project",
         instructions=INSTRUCTIONS,
         cache_hints={
-            "tools/list": CacheHint(_HOUR_MS, "public"),
+            "tools/list": CacheHint(_HOUR_MS, "private"),
             "prompts/list": CacheHint(_HOUR_MS, "public"),
         },
         on_list_tools=answers.list_tools,
@@ -102,6 +126,7 @@ def make_server(app: App) -> Server[Any]:
     )
     server.middleware.clear()  # spans that nobody collects, at the price of a tenth of a small call
     answers.notices.join(server)
+    Tasks(app).join(server)
     app.leaving.append(answers.notices.close)
     return server
 
@@ -150,18 +175,22 @@ class _Answers:
 
     async def call_tool(
         self, ctx: Any, params: CallToolRequestParams
-    ) -> CallToolResult | InputRequiredResult:
+    ) -> Any:  # a task is no result of the SDK's
         """Answer tools/call. What a model can mend comes back as the result of the tool."""
         try:
             arguments = self._tools.takes(params.name, params.arguments)
             if arguments is None:
                 raise MCPError(INVALID_PARAMS, self._unknown(params.name))
             tenant = tenant_of()
+            asker, state = _Asker(self._app, ctx, tenant), params.request_state
+            if state is not None and is_handle(state):
+                answers = texts_of(params.input_responses)
+                return await self._tools.go_on(asker, arguments, state, answers)
             needed = self._app.needs_roots(tenant, arguments.project)
             roots = await roots_of(ctx, params, needed=needed)
             if isinstance(roots, InputRequiredResult):
                 return roots
-            return await self._tools.call(_Asker(ctx, tenant), params.name, arguments, roots=roots)
+            return await self._tools.call(asker, params.name, arguments, roots=roots)
         except Exception as problem:
             if isinstance(problem, MCPError):
                 raise
@@ -198,13 +227,5 @@ class _Answers:
 
 
 def _failed(problem: Exception) -> CallToolResult:
-    """Return an error that a model can read; of what nobody foresaw, only that it is in the log."""
-    from rlm_sandboxes import SandboxError
-    from rlm_sessions import SessionError
-
-    if isinstance(problem, (DoorError, SessionError, SandboxError)):
-        said = str(problem)
-    else:
-        _log.error("A tool failed in a way that nobody foresaw.", exc_info=problem)
-        said = f"The server failed ({type(problem).__name__}); its log on stderr tells more. The session goes on."
-    return CallToolResult(content=[TextContent(text=of_problem(said))], is_error=True)
+    """Return an error that a model can read."""
+    return CallToolResult(content=[TextContent(text=of_problem(said_of(problem)))], is_error=True)

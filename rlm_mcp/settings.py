@@ -49,24 +49,48 @@ class RlmSection(Section):
 
     environment: Literal["local", "docker"] = "local"
     """Where sessions run: "local", a jail made by the kernel, or "docker", a container."""
-    backend: Literal["litellm", "openai", "anthropic"] = "litellm"
-    """Which client talks to the model."""
+    backend: Literal["litellm", "openai", "anthropic", "command", "none"] = "litellm"
+    """Who answers calls from code: a client for a model, the program in `command`, or "none" but the MCP client."""
     model: str = Field(default="", max_length=200)
-    """The model that answers calls from code; none unless named."""
+    """The model that answers; none unless named. For LiteLLM with its provider: "anthropic/claude-sonnet-4-5"."""
+    sub_model: str = Field(default="", max_length=200)
+    """The model that answers what code asks, where a cheaper one will do; the same as `model` unless named."""
     api_base: str = Field(default="", max_length=2000)
     """Where a compatible server for the model listens."""
     api_key: str = Field(default="", max_length=4000, repr=False, json_schema_extra={"secret": True})
-    """The key for the model; better given in the environment."""
+    """The key for the model at its address; better given in the environment, by the name that its provider uses."""
+    command: tuple[str, ...] = Field(default=(), max_length=100)
+    """A program that reads a prompt, on its input or in place of "{prompt}", and prints an answer: ["claude", "-p"]."""
+    command_at_once: int = Field(default=2, ge=1, le=1000)
+    """How many of those programs may run at once."""
+    command_seconds: float = Field(default=600.0, ge=0.1, le=86_400)
+    """How long one of those programs may take; it is killed then."""
     max_depth: int = Field(default=4, ge=0, le=100)
     """How deep calls may recurse."""
-    max_subcalls: int = Field(default=12, ge=0, le=1_000_000)
-    """How many calls one run may make in all."""
-    token_budget: int = Field(default=8000, ge=0, le=10**12)
-    """How many tokens one run may use in all."""
+    max_subcalls: int = Field(default=500, ge=0, le=1_000_000)
+    """How many calls one run, or the code of one cell, may make in all."""
+    token_budget: int = Field(default=2_000_000, ge=0, le=10**12)
+    """How many tokens one run, or the code of one cell, may use in all."""
+    cost_budget_usd: float | None = Field(default=None, ge=0, le=1_000_000)
+    """How many dollars one run, or the code of one cell, may cost; no limit unless set. Needs a known price."""
+    wall_seconds: float = Field(default=3600.0, ge=0.1, le=7 * 86_400)
+    """How long one run may take."""
+    at_once: int = Field(default=16, ge=1, le=1000)
+    """How many requests to models may be in flight at once, for one run or cell."""
+    max_tokens: int = Field(default=4096, ge=16, le=1_000_000)
+    """How many tokens one answer may have unless the call says otherwise."""
+    answer_seconds: float = Field(default=3600.0, ge=1, le=7 * 86_400)
+    """How long a call waits for the answer of an MCP client, or of the client's own model."""
+    prices: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """What models cost whose price is not known: dollars for a million tokens, read and written."""
     verbose: bool = False
-    """Tell on stderr what goes on."""
+    """Tell on stderr what goes on: each event of a run, without what is said in it."""
     log_dir: Folder | None = None
     """Where trajectories are written; the project's own place unless given."""
+    trajectory_days: float = Field(default=90.0, ge=1, le=36_500)
+    """How many days a trajectory stays there after its end; a context stays as long as one names it."""
+    trajectory_bytes: Bytes = Field(default=2 * GIB, ge=MIB, le=2**53)
+    """How much trajectories and their contexts may take in one place; the oldest go first."""
     docker_image: str = Field(default="python:3.13-slim", min_length=1, max_length=500)
     """The image for sessions in Docker; any with Python 3.9 or newer."""
     docker_python: str = Field(default="python3", min_length=1, max_length=500)

@@ -6,53 +6,58 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnotations
+from mcp_types import CallToolResult, ContentBlock, InputRequiredResult, Tool, ToolAnnotations
 
 from . import texts
-from .app import App, Change
-from .arguments import Arguments, ClearContext, ExecutePython, GetContext, SetContext, parse, schema_of
+from .app import App
+from .arguments import (
+    AnswerCalls,
+    Arguments,
+    ClearContext,
+    ExecutePython,
+    GetContext,
+    RlmComplete,
+    RlmStatus,
+    SetContext,
+    parse,
+    schema_of,
+)
+from .cell_jobs import Asker, Came, answer, at_work, check_room, end_waiting, run_cell, tell_changes
 from .environments import has_network
-from .errors import FileNotAllowed, PartlySet, TooManyWait
+from .errors import FileNotAllowed, PartlySet
 from .narrowing import inside
-from .tenants import Tenant
 
 if TYPE_CHECKING:
     from rlm_sessions import Project, ProjectSession
 
-MOST_WAITING = 100
 _GLOB = frozenset("*?[")
 
 _EXECUTE = """\
 Run Python in this project's persistent session. Variables, functions and imports stay for later calls, also after \
-errors, time-outs and restarts. Returns what was printed, the value of the last expression, figures, and which \
+errors, time-outs and restarts. Returns output, the value of the last expression, figures, and which \
 variables were set. Keep large data in variables and print little: long output loses its middle (the whole is at \
-rlm://outputs/ID). Code is jailed: it sees the project's files, and no network unless configured."""
+rlm://outputs/ID). llm_query and llm_map ask models. \
+Code is jailed: it sees the project's files, and no network unless configured."""
 _GET = """\
-List the session's variables (name, type, size, preview) and what it is doing; a running cell is not waited for. \
-With names, show those values."""
+List the session's variables (name, type, size, preview) and what it is doing. With names, show those values."""
 _SET = """\
 Put data into variables of the session: JSON values, or files by path, whose content never passes through you \
-however large it is. Then look at it with execute_python. Paths must lie in the project."""
+however large it is. Paths must lie in the project."""
 _CLEAR = "Delete variables of the session: the named ones, or all of them with a fresh interpreter."
 
-
-class Asker(Protocol):
-    """Who called a tool, and hears how it goes on."""
-
-    @property
-    def tenant(self) -> Tenant:
-        """Whose projects it means."""
-        ...
-
-    async def progress(self, done: float, message: str) -> None:
-        """Tell it how it goes on."""
-        ...
+_COMPLETE = """\
+Have a model do a task in a REPL of its own, on data of any length given as variables. \
+Its code asks models about pieces. Returns the answer."""
+_STATUS = "Tell a run's progress or answer; without handle, list runs and what waits."
+_ANSWER = """\
+Answer calls that code waits for, after a result that says waiting: some or all, in any order, from several agents. \
+Returns what is open, or the result."""
 
 
-Handler = Callable[[App, Asker, "Project", Any], Awaitable[list[ContentBlock] | CallToolResult]]
+Handler = Callable[[App, Asker, "Project", Any], Awaitable[list[ContentBlock] | Came]]
 
 
 @dataclass(frozen=True)
@@ -71,35 +76,11 @@ class Doorway:
 # ---- execute_python
 
 
-async def _execute(app: App, asker: Asker, project: Project, given: ExecutePython) -> CallToolResult:
+async def _execute(
+    app: App, asker: Asker, project: Project, given: ExecutePython
+) -> CallToolResult | InputRequiredResult:
     session = await app.session(asker.tenant, project)
-    _check_room(session)
-    with app.progress.of_call(asker, _at_work(app, asker, project, session)) as teller:
-        result = await session.run(given.code, on_output=teller.hear, wall_seconds=given.timeout_s)
-    notes = await app.first_notes(asker.tenant, project)
-    await _tell_changes(app, asker.tenant, session, listed=bool(result.output_id or result.displays))
-    return CallToolResult(content=texts.of_cell(result, notes), is_error=result.error is not None)
-
-
-def _check_room(session: ProjectSession) -> None:
-    """Raise `TooManyWait` if another call would be one too many in line."""
-    info = session.info()
-    if info.waiting >= MOST_WAITING:
-        raise TooManyWait(info.waiting, str(info))
-
-
-def _at_work(app: App, asker: Asker, project: Project, session: ProjectSession) -> Callable[[float], str]:
-    """Return what to say of a call that takes long, and that prints nothing."""
-
-    def said(seconds: float) -> str:
-        news = app.news_of(asker.tenant, project)
-        if news and session.waking:
-            return news
-        waiting = session.info().waiting
-        more = f"; {waiting} calls wait for this session" if waiting else ""
-        return f"at work for {seconds:.0f} s{more}"
-
-    return said
+    return await run_cell(app, asker, project, session, {"code": given.code, "timeout_s": given.timeout_s})
 
 
 # ---- get_repl_context
@@ -148,12 +129,14 @@ async def _set(app: App, asker: Asker, project: Project, given: SetContext) -> l
     if not given.values and not given.files:
         return [_text("Nothing to set: give `values`, or `files`.")]
     session = await app.session(asker.tenant, project)
-    _check_room(session)
+    check_room(app, asker.tenant, session)
     folders = await app.folders(asker.tenant, project, session.project.folder)
     files = await anyio.to_thread.run_sync(_all_files, given.files, session.project.folder, folders)
-    with app.progress.of_call(asker, _at_work(app, asker, project, session)):
-        said, notes = await _put(session, given, files)
-    await _tell_changes(app, asker.tenant, session, listed=False)
+    of_session = (asker.tenant, project.key)
+    async with app.jobs.step(of_session, app.place(asker.tenant, project)):
+        with app.progress.of_call(asker, at_work(app, asker, project, session)):
+            said, notes = await _put(session, given, files)
+    await tell_changes(app, asker.tenant, session, listed=False)
     notes += await app.first_notes(asker.tenant, project)
     return [_text("\n".join([*said, *texts.of_notes(notes)]))]
 
@@ -188,12 +171,14 @@ def _all_files(
 def _files(given: str | Sequence[str], folder: Path | None, folders: Sequence[Path]) -> Path | list[Path]:
     """Return one file for a path; several for a list, and for a pattern within the project."""
     if isinstance(given, str) and not _is_pattern(given, folders):
-        return _file(given, folders)
+        return file_in(given, folders)
     each = [given] if isinstance(given, str) else given
     found = [
         path
         for one in each
-        for path in (_matching(one, folder, folders) if _is_pattern(one, folders) else [_file(one, folders)])
+        for path in (
+            _matching(one, folder, folders) if _is_pattern(one, folders) else [file_in(one, folders)]
+        )
     ]
     return list(dict.fromkeys(found))
 
@@ -216,7 +201,7 @@ def _matching(pattern: str, folder: Path | None, folders: Sequence[Path]) -> Seq
     return [found] if isinstance(found, Path) else found
 
 
-def _file(given: str, folders: Sequence[Path]) -> Path:
+def file_in(given: str, folders: Sequence[Path]) -> Path:
     """Return the real path of a file. Raise `FileNotAllowed` for one that lies elsewhere, and for none."""
     try:
         path = folders[0] / given if folders else Path(given)
@@ -239,14 +224,16 @@ def _file(given: str, folders: Sequence[Path]) -> Path:
 
 async def _clear(app: App, asker: Asker, project: Project, given: ClearContext) -> list[ContentBlock]:
     session = await app.session(asker.tenant, project)
-    _check_room(session)
+    check_room(app, asker.tenant, session)
     if given.names is None:
+        await end_waiting(app, asker.tenant, project)
         await session.reset()
         said = ["All variables are gone; the next call begins in a fresh interpreter."]
         notes = list[str]()
     else:
-        said, notes = await _delete(session, given.names)
-    await _tell_changes(app, asker.tenant, session, listed=False)
+        async with app.jobs.step((asker.tenant, project.key), app.place(asker.tenant, project)):
+            said, notes = await _delete(session, given.names)
+    await tell_changes(app, asker.tenant, session, listed=False)
     return [_text("\n".join([*said, *texts.of_notes(notes)]))]
 
 
@@ -263,6 +250,33 @@ async def _delete(session: ProjectSession, names: Sequence[str]) -> tuple[list[s
     said = [f"Deleted: {', '.join(deleted)}."] if deleted else []
     said += [f"Not there: {', '.join(missing)}."] if missing else []
     return said or ["Nothing to delete."], notes
+
+
+# ---- answer_calls
+
+
+async def _answer(
+    app: App, asker: Asker, project: Project, given: AnswerCalls
+) -> CallToolResult | InputRequiredResult:
+    show = given.show or (None if given.answers else "")
+    return await answer(app, asker, project, given.handle, given.answers, cancel=given.cancel, show=show)
+
+
+# ---- rlm_complete, rlm_status
+
+
+async def _complete(app: App, asker: Asker, project: Project, given: RlmComplete) -> Came:
+    from .runs import complete
+
+    return await complete(app, asker, project, given)
+
+
+async def _status(
+    app: App, asker: Asker, project: Project, given: RlmStatus
+) -> CallToolResult | InputRequiredResult:
+    from .runs import status
+
+    return await status(app, asker, project, given)
 
 
 # ---- all of them
@@ -307,6 +321,30 @@ DOORWAYS = (
         ClearContext,
         _clear,
         _hints(reads=False, destroys=True, again=True, world=False),
+    ),
+    Doorway(
+        "rlm_complete",
+        "Have a model work",
+        _COMPLETE,
+        RlmComplete,
+        _complete,
+        _hints(reads=False, destroys=False, again=False, world=True),
+    ),
+    Doorway(
+        "rlm_status",
+        "Look at a run",
+        _STATUS,
+        RlmStatus,
+        _status,
+        _hints(reads=False, destroys=False, again=True, world=False),
+    ),
+    Doorway(
+        "answer_calls",
+        "Answer calls",
+        _ANSWER,
+        AnswerCalls,
+        _answer,
+        _hints(reads=False, destroys=False, again=True, world=False),
     ),
 )
 
@@ -360,22 +398,19 @@ class Tools:
             wrong = f"timeout_s: {arguments.timeout_s:g} is over the most allowed, {most:g}"
             raise ArgumentsWrong(name, [wrong], list(ExecutePython.model_fields))
 
-    async def call(
-        self, asker: Asker, name: str, arguments: Arguments, *, roots: Sequence[str] = ()
-    ) -> CallToolResult:
+    async def call(self, asker: Asker, name: str, arguments: Arguments, *, roots: Sequence[str] = ()) -> Came:
         """Do what a tool does, in the project that is meant."""
         project = await self._app.project(asker.tenant, arguments.project, roots=roots)
         result = await self._doorways[name].does(self._app, asker, project, arguments)
-        return result if isinstance(result, CallToolResult) else CallToolResult(content=result)
+        return CallToolResult(content=result) if isinstance(result, list) else result
+
+    async def go_on(
+        self, asker: Asker, arguments: Arguments, handle: str, answers: Mapping[str, Any]
+    ) -> CallToolResult | InputRequiredResult:
+        """Go on with a call that is made again, with the answers of the client's model."""
+        project = await self._app.project(asker.tenant, arguments.project)
+        return await answer(self._app, asker, project, handle, answers)
 
 
 def _text(text: str) -> ContentBlock:
-    return TextContent(text=texts.shorten(texts.plain(text), texts.MOST_CHARACTERS))
-
-
-async def _tell_changes(app: App, tenant: Tenant, session: ProjectSession, *, listed: bool) -> None:
-    if app.listeners:
-        new = session.info().step <= 1
-        await app.changed(Change(tenant, f"rlm://sessions/{session.project.key}", "updated"))
-        if listed or new:
-            await app.changed(Change(tenant, "", "listed"))
+    return texts.text(text)

@@ -19,11 +19,12 @@ _Blocking: TypeAlias = Callable[[Case], list[Check]]
 _NEEDED = ("Python", "Packages", "Isolation", "State", "Handshake")
 _HANGS = "Something that it asked hangs: a slow disk, a network folder, or a machine that has much to do."
 _SECONDS = 4.0
+_ANSWERING_SECONDS = 60.0
 _STARTING_SECONDS = 10.0  # what starts processes of its own: a busy machine is not a broken one
 
 
-async def check_all(sources: Sources) -> list[Check]:
-    """Return what was found, in the order in which a reader wants it."""
+async def check_all(sources: Sources, *, online: bool = False) -> list[Check]:
+    """Return what was found, in the order in which a reader wants it. Only `online` is a model asked."""
     found: dict[str, list[Check]] = {
         "": [Check("Settings", "fail", "they could not be read in time", _HANGS)]
     }
@@ -45,11 +46,14 @@ async def check_all(sources: Sources) -> list[Check]:
         "Docker": docker.docker,
         "Handshake": handshake.handshake,
     }
+    if online:
+        starting["Model answers"] = access.online
     async with anyio.create_task_group() as tasks:
         for name, look in blocking.items():
             tasks.start_soon(_look, found, name, _in_thread(look), case, _SECONDS)
         for name, start in starting.items():
-            tasks.start_soon(_look, found, name, start, case, _STARTING_SECONDS)
+            seconds = _ANSWERING_SECONDS if name == "Model answers" else _STARTING_SECONDS
+            tasks.start_soon(_look, found, name, start, case, seconds)
     order = (
         "Python",
         "Packages",
@@ -59,6 +63,7 @@ async def check_all(sources: Sources) -> list[Check]:
         "Handshake",
         "Clients",
         "Model",
+        *(["Model answers"] if online else []),
         "Snipara",
         "Docker",
     )

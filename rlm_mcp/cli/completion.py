@@ -154,6 +154,8 @@ def _values_of(action: argparse.Action) -> Iterable[tuple[str, str]]:
     elif action.metavar == "PROJECT" or "--project" in action.option_strings:
         yield from _projects()
         yield _FILES
+    elif action.metavar == "TRAJECTORY":
+        yield from _trajectories()
     elif action.metavar in _PATHS:
         yield _FILES
 
@@ -170,3 +172,14 @@ def _projects() -> Iterable[tuple[str, str]]:
     except DoorError:
         return
     yield from ((each.key, each.folder or each.name) for each in Places(root).kept())
+
+
+def _trajectories() -> Iterable[tuple[str, str]]:
+    """Yield the ids of the newest trajectories."""
+    from ..errors import DoorError
+    from .logs import ids
+
+    try:
+        yield from ids()
+    except DoorError:
+        return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .output import OK, UNAVAILABLE, Out, visible
@@ -25,6 +26,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor", help="find out what works here, and what does not", description=_DESCRIPTION
     )
+    parser.add_argument(
+        "--online", action="store_true", help="ask the model a word, which costs a few tokens"
+    )
     parser.add_argument("--fix-hints", action="store_true", help="say what to do also where nothing is amiss")
 
 
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from ..sources import Sources
 
     out = Out.of(args)
-    checks = anyio.run(check_all, Sources.of_process(flags_of(args)))
+    checks = anyio.run(partial(check_all, Sources.of_process(flags_of(args)), online=args.online))
     _say(out, checks, hints=args.fix_hints)
     failed = [check.name for check in checks if check.state == "fail"]
     out.data({"checks": [check.facts() for check in checks], "failed": failed})

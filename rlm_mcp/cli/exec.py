@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import os
 import re
-import signal
 import sys
 import tempfile
 import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .interrupts import heed_interrupts
 from .output import (
     FAILED,
     INTERRUPTED,
@@ -228,6 +227,7 @@ async def _run_session(
 ) -> dict[str, Any]:
     import anyio
 
+    from ..answering import cell_calls
     from ..door import facts_of
     from ..tenants import OWNER
     from .opening import session_here
@@ -245,11 +245,14 @@ async def _run_session(
     notes: tuple[str, ...] = ()
     unread, running = list[BrokenPipeError](), anyio.CancelScope()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_heed_interrupts, running)
+        await tasks.start(heed_interrupts, running)
         async with session_here(ground, project) as (app, session):
             app.on_news.append(telling.hear_news)
             with running:
-                result = await session.run(code, on_output=on_output, wall_seconds=timeout_s)
+                async with cell_calls(app, OWNER, project, code) as calls:
+                    result = calls.result = await session.run(
+                        code, on_output=on_output, wall_seconds=timeout_s, answer=calls.answer
+                    )
             notes = await app.first_notes(OWNER, project)
         tasks.cancel_scope.cancel()
     if unread:
@@ -259,21 +262,6 @@ async def _run_session(
     facts = facts_of(result)
     facts["notes"] = [note for note in (*notes, *facts["notes"]) if not note.startswith(_USUAL)]
     return facts
-
-
-async def _heed_interrupts(running: Any, *, task_status: Any) -> None:
-    """Interrupt the code at the first Ctrl-C; leave at the second."""
-    import anyio
-
-    if sys.platform == "win32":
-        task_status.started()
-        return
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-        task_status.started()
-        async for number in received:
-            if running.cancel_called:
-                os._exit(128 + number)
-            running.cancel()
 
 
 def _interrupted() -> CommandFailed:

@@ -53,8 +53,11 @@ class Command:
 
 COMMANDS = (
     Command("serve", "serve MCP clients, over stdio or HTTP", ("mcp-serve",)),
+    Command("run", "have a model work on a task"),
     Command("exec", "run Python in a project's session, from the shell"),
     Command("sessions", "list, show, reset and remove sessions"),
+    Command("logs", "list and show the trajectories of runs"),
+    Command("replay", "play a run again, without a model"),
     Command("init", "write an rlm.toml for this project"),
     Command("install", "add the server to an MCP client"),
     Command("doctor", "find out what works here, and what does not"),

@@ -80,15 +80,20 @@ class Out:
         if self.json:
             _write(sys.stdout, _json({"schema": SCHEMA, "ok": False, "error": _facts(failure)}))
         label = self.style("error:", "red", "bold", on=sys.stderr)
-        _write(sys.stderr, f"{label} {failure.message}")
+        _write(sys.stderr, f"{label} {_plain(failure.message)}")
         if failure.hint:
-            _write(sys.stderr, f"{self.style('hint:', 'cyan', on=sys.stderr)} {failure.hint}")
+            _write(sys.stderr, f"{self.style('hint:', 'cyan', on=sys.stderr)} {_plain(failure.hint)}")
 
     def style(self, text: str, *styles: str, on: TextIO | None = None) -> str:
         """Return `text` in colour, if it goes to somebody who sees colours."""
         if not styles or not self._colorful(on or sys.stdout):
             return text
         return f"\033[{';'.join(_STYLES[each] for each in styles)}m{text}\033[0m"
+
+    @staticmethod
+    def is_terminal(stream: TextIO) -> bool:
+        """Return whether somebody sees there what is overwritten."""
+        return os.environ.get("TERM", "dumb") != "dumb" and stream.isatty()
 
     def _colorful(self, stream: TextIO) -> bool:
         if self._color != "auto":
@@ -109,6 +114,11 @@ class Out:
             self.say(self.style(_row(heads, widths), "bold"))
         for row in plain:
             self.say(_row(row, widths))
+
+
+def _plain(text: str) -> str:
+    """Return what may be somebody else's words, in the lines that it has."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def visible(text: str) -> str:

@@ -72,6 +72,7 @@ def _parsers_of(action: argparse.Action) -> dict[str, Parser]:
     return {name: parser for name, parser in found.items() if isinstance(parser, Parser)}
 
 
+_AFTER_DASHES = "After -- nothing is a flag: put flags before it."
 _collected: list[tuple[str, str]] = []
 
 
@@ -100,7 +101,8 @@ def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
         flags = [word for word in unknown if word.startswith("-")]
         wrong = (flags or unknown)[0].partition("=")[0]
         what = "flag" if flags else "argument"
-        raise WrongUsage(chosen, f"there is no {what} {wrong!r} here", _nearest(wrong, chosen.flags()))
+        hint = _AFTER_DASHES if wrong in chosen.flags() else _nearest(wrong, chosen.flags())
+        raise WrongUsage(chosen, f"there is no {what} {wrong!r} here", hint)
     return args
 
 

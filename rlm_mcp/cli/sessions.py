@@ -46,7 +46,7 @@ def add_to(commands: Any) -> None:
         "reset": "forget all variables of a session",
         "interrupt": "interrupt the cell that runs; the session keeps its variables",
         "close": "put a session to sleep, and have its server let go of it",
-        "purge": "remove all that is kept of a project",
+        "purge": "remove all that is kept of a project, its trajectories too",
     }
     parsers = {name: below.add_parser(name, help=text, description=text) for name, text in said.items()}
     for name in ("show", "reset", "interrupt", "close"):
@@ -431,12 +431,31 @@ def _remove(ground: Ground, doomed: list[Known]) -> tuple[list[str], list[tuple[
 
     places, removed, refused, freed = Places(ground.root), list[str](), list[tuple[str, str]](), 0
     for each in doomed:
+        if running := _runs(ground, each):
+            refused.append(
+                (each.key, f"{visible(each.name)}: the run {running[0]} goes on. Nothing was removed.")
+            )
+            continue
         try:
             freed += places.purge(each.key)
             removed.append(each.key)
         except (PlaceError, LockUnusable) as problem:
             refused.append((each.key, str(problem)))
     return removed, refused, freed
+
+
+def _runs(ground: Ground, project: Known) -> list[str]:
+    """Return the runs of a project that go on and write to what would be removed."""
+    from rlm_runtime import TrajectoryError, is_running, placed_trajectories
+
+    from ..trajectory_places import FOLDER
+
+    found = list[str]()
+    for _, path in placed_trajectories(ground.root / "projects" / project.key / FOLDER):
+        with contextlib.suppress(OSError, TrajectoryError):  # it is gone, or nobody knows what it is
+            if is_running(path):
+                found.append(path.stem)
+    return found
 
 
 def _refusal(refused: list[tuple[str, str]]) -> CommandFailed:

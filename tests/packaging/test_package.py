@@ -17,7 +17,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from tests.packaging.conftest import ROOT, Archives, Installed, build
 
-PACKAGES = {"rlm_mcp", "rlm_sandboxes", "rlm_sessions"}
+PACKAGES = {"rlm", "rlm_mcp", "rlm_runtime", "rlm_sandboxes", "rlm_sessions"}
 
 
 def test_the_wheel_holds_our_packages_and_nothing_else(archives: Archives) -> None:
@@ -34,7 +34,13 @@ def test_the_wheel_holds_our_packages_and_nothing_else(archives: Archives) -> No
 def test_every_module_of_the_sources_is_in_the_wheel(archives: Archives) -> None:
     names = set(zipfile.ZipFile(archives.wheel).namelist())
 
-    for package in ("sandboxes/rlm_sandboxes", "sessions/rlm_sessions", "rlm_mcp"):
+    for package in (
+        "sandboxes/rlm_sandboxes",
+        "sessions/rlm_sessions",
+        "runtime/rlm_runtime",
+        "runtime/rlm",
+        "rlm_mcp",
+    ):
         folder = ROOT / package
         modules = {str(path.relative_to(folder.parent)) for path in folder.rglob("*.py")}
         assert modules <= names
@@ -78,7 +84,7 @@ def test_the_images_can_be_built_from_the_source_archive(archives: Archives) -> 
         names = {name.partition("/")[2] for name in archive.getnames()}
 
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "docker").rglob("*") if path.is_file()}
-    taken_by_the_server = {"pyproject.toml", "README.md", "LICENSE", "sandboxes/rlm_sandboxes/__init__.py"}
+    taken_by_the_server = {"pyproject.toml", "README.md", "LICENSE", "runtime/rlm_runtime/__init__.py"}
     assert {"docker/server/Dockerfile", "docker/science/Dockerfile", "docker/compose.yaml"} <= files
     assert files | taken_by_the_server | {".dockerignore"} <= names
 
@@ -88,9 +94,11 @@ def test_extras_name_what_can_be_left_out(archives: Archives) -> None:
     [facts] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = Parser().parsestr(wheel.read(facts).decode())
 
-    assert set(metadata.get_all("Provides-Extra", [])) == {"docker", "science"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"docker", "llm", "science"}
     needed = [each for each in metadata.get_all("Requires-Dist", []) if "extra ==" not in each]
-    assert not [each for each in needed if each.startswith(("docker", "numpy", "pandas", "matplotlib"))]
+    assert not [
+        each for each in needed if each.startswith(("docker", "litellm", "numpy", "pandas", "matplotlib"))
+    ]
 
 
 def test_both_commands_are_there_and_tell_the_version(installed: Installed) -> None:

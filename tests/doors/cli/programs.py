@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import rlm_mcp
+import rlm_runtime
 import rlm_sandboxes
 import rlm_sessions
 
 PROGRAM = [sys.executable, "-m", "rlm_mcp"]
 PATIENCE = 90.0
-_PACKAGES = (rlm_mcp, rlm_sandboxes, rlm_sessions)
+_PACKAGES = (rlm_mcp, rlm_runtime, rlm_sandboxes, rlm_sessions)
 
 
 class Shell:

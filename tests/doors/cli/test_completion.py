@@ -106,7 +106,7 @@ def test_zsh_completes(shell: Shell, programs: Path) -> None:
     )
 
     assert _run(shell, programs, ["zsh", "-f", "-c"], script) == [
-        "purge:remove all that is kept of a project"
+        "purge:remove all that is kept of a project, its trajectories too"
     ]
 
 
@@ -116,4 +116,4 @@ def test_fish_completes(shell: Shell, programs: Path) -> None:
 
     found = _run(shell, programs, ["fish", "--no-config", "-c"], script)
 
-    assert found == ["purge\tremove all that is kept of a project", "sse"]
+    assert found == ["purge\tremove all that is kept of a project, its trajectories too", "sse"]

@@ -9,8 +9,14 @@ import shutil
 import subprocess
 import time
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from rlm_mcp.trajectory_places import FOLDER
+from rlm_runtime.trajectory import open_log
+
+from . import runs
 from .programs import PATIENCE, PROGRAM, Shell
 
 _LONG = "import time\nbegan = 1\nwhile True: time.sleep(0.05)"
@@ -214,3 +220,21 @@ def test_names_from_elsewhere_cannot_write_to_the_terminal(shell: Shell) -> None
 
     assert "\x1b" not in shell("sessions", "show", key).stdout
     assert "\x1b" not in shell("sessions", "list").stdout
+
+
+async def test_purge_is_refused_while_a_run_of_the_project_goes_on_and_then_takes_its_trajectories(
+    shell: Shell,
+) -> None:
+    with anyio.fail_after(PATIENCE):
+        key = await anyio.to_thread.run_sync(lambda: shell.data("exec", "1")["project"]["key"])
+        folder = shell.state / "projects" / key / FOLDER
+        async with open_log(folder) as log:
+            await runs.begin(log)
+            kept = await anyio.to_thread.run_sync(lambda: shell.data("sessions", "list")[0]["kept"])
+            refused = await anyio.to_thread.run_sync(lambda: shell("sessions", "purge", "project", "--yes"))
+            there = await anyio.Path(folder / f"{log.trajectory_id}.jsonl").exists()
+        done = await anyio.to_thread.run_sync(lambda: shell.data("sessions", "purge", "project", "--yes"))
+
+    assert kept["other"] > 8000 and there
+    assert refused.returncode == 1 and f"the run {log.trajectory_id} goes on" in refused.stderr
+    assert done["removed"] == [key] and not await anyio.Path(folder).exists()

@@ -116,15 +116,18 @@ class Served:
         return f"http://127.0.0.1:{self.door.port}"
 
     @asynccontextmanager
-    async def client(self, token: str = ALICE, *, mode: str = MODERN) -> AsyncGenerator[Client]:
+    async def client(
+        self, token: str = ALICE, *, mode: str = MODERN, **options: Any
+    ) -> AsyncGenerator[Client]:
         """Connect as somebody."""
         headers = {"Authorization": f"Bearer {token}"}
         if self.transport == "sse":
-            async with Client(sse_client(self.url, headers=headers), mode=mode) as client:
+            async with Client(sse_client(self.url, headers=headers), mode=mode, **options) as client:
                 yield client
             return
         async with httpx2.AsyncClient(headers=headers, timeout=60) as web:
-            async with Client(streamable_http_client(self.url, http_client=web), mode=mode) as client:
+            way = streamable_http_client(self.url, http_client=web)
+            async with Client(way, mode=mode, **options) as client:
                 yield client
 
     async def post(

@@ -150,3 +150,13 @@ def test_packages_that_are_missing_or_too_new_are_a_failure(home: Home) -> None:
     assert (ran.code, found["state"]) == (5, "fail")
     assert "mcp is 2" in found["found"] and "nowhere-to-be-found is missing" in found["found"]
     assert "anyio" not in found["found"]
+
+
+def test_the_model_is_asked_only_where_that_is_wanted(home: Home) -> None:
+    answers = ["--set", "rlm.backend=command", "--set", 'rlm.command=["/bin/echo", "yes, {prompt}"]']
+
+    quiet = checks_of(home.run("doctor", "--json", *answers))
+    asked = checks_of(home.run("doctor", "--json", "--online", *answers))
+
+    assert quiet["Model"]["state"] == "ok" and "Model answers" not in quiet, quiet["Model"]
+    assert asked["Model answers"]["state"] == "ok", asked["Model answers"]

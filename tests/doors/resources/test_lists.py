@@ -190,6 +190,11 @@ async def test_templates_name_what_is_not_listed(client: Client) -> None:
         "rlm://sessions/{project}",
         "rlm://sessions/{project}/cells{?after,limit,search}",
         "rlm://outputs/{id}{?offset,limit}",
+        "rlm://calls/{handle}/{number}{?offset,limit}",
+        "rlm://trajectories{?after,limit}",
+        "rlm://trajectories/{id}{?after,limit}",
+        "rlm://trajectories/{id}/answer{?offset,limit}",
+        "rlm://trajectories/{id}/events/{n}{?offset,limit}",
     ]
     with pytest.raises(MCPError, match="Leave the cursor out"):
         await client.list_resource_templates(cursor="x")

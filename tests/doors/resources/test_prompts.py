@@ -19,7 +19,7 @@ from rlm_mcp.tools import Tools
 from .conftest import Doors, busy, come_as, run, session_of
 from .test_outputs import PICTURE
 
-ARGUMENTS = {"path": "a {b}.csv", "question": "How many {c}?"}
+ARGUMENTS = {"path": "a {b}.csv", "question": "How many {c}?", "task": "{d}", "handle": "w-0"}
 SESSION = ResourceTemplateReference(uri="rlm://sessions/{project}")
 OUTPUT = ResourceTemplateReference(uri="rlm://outputs/{id}{?offset,limit}")
 ANALYSE = PromptReference(name="analyse_file")
@@ -38,7 +38,12 @@ async def _texts(client: Client) -> dict[str, str]:
 async def test_prompts_are_short_and_say_what_they_are_for(client: Client) -> None:
     prompts = (await client.list_prompts()).prompts
 
-    assert [prompt.name for prompt in prompts] == ["analyse_file", "repl_workflow"]
+    assert [prompt.name for prompt in prompts] == [
+        "analyse_file",
+        "repl_workflow",
+        "rlm_workflow",
+        "answer_in_parallel",
+    ]
     assert all(prompt.title and prompt.description for prompt in prompts)
     assert all(len(text) < 2000 for text in (await _texts(client)).values())
 
@@ -48,7 +53,7 @@ async def test_prompts_name_only_tools_and_arguments_that_exist(client: Client, 
 
     for text in (await _texts(client)).values():
         for tool, given in re.findall(r"\b(\w+)\(([^)]*)\)", text):
-            if tool == "len":
+            if tool in ("len", "llm_map", "rlm_query"):
                 continue
             assert set(re.findall(r"(\w+)=", given)) <= tools[tool]
         assert set(re.findall(r"\b\w+_(?:context|python)\b", text)) <= tools.keys()

@@ -19,7 +19,10 @@ from .conftest import Desk
 NUMBERS = [
     key for key in KEYS.values() if key.kind in ("number", "fraction", "size") and key.section != "http"
 ]
-FOR_ALL = ("sessions.awake", "sessions.idle_seconds", "sessions.memory_bytes", "sessions.kept_bytes")
+FOR_ALL = (
+    *("sessions.awake", "sessions.idle_seconds", "sessions.memory_bytes", "sessions.kept_bytes"),
+    *("rlm.trajectory_days", "rlm.trajectory_bytes"),
+)
 SECRETS = [key for key in KEYS.values() if key.secret and key.section != "http"]
 
 
@@ -60,8 +63,13 @@ RULES = [
     ("rlm.verbose", "false", ("true", "false"), ()),
     ("rlm.environment", '"local"', ('"local"', '"docker"'), ()),
     ("rlm.environment", '"docker"', ('"docker"',), ('"local"',)),
-    ("rlm.model", '"m"', ('"other/model:7b"', '""'), ('"oobabooga/https://evil.example"', '"//x"', '"http:x"')),
-    ("rlm.backend", '"openai"', ('"anthropic"', '"litellm"'), ()),
+    ("rlm.model", '"a/m"', ('"a/m"', '"a/other:7b"', '""'), ('"b/m"', '"m"', '"a/https://evil.example"', '"//x"')),
+    ("rlm.model", '"m"', ('"m"', '""'), ('"other"', '"a/m"')),
+    ("rlm.model", '""', ('""',), ('"a/m"', '"m"')),
+    ("rlm.sub_model", '"a/m"', ('"a/m"',), ('"a/other"', '""')),
+    ("rlm.command", '["claude", "-p"]', ('["claude", "-p"]',), ('["sh", "-c", "evil"]', "[]")),
+    ("rlm.prices", "{ m = [1.0, 2.0] }", ("{ m = [1.0, 2.0] }",), ("{ m = [0.0, 0.0] }", "{}")),
+    ("rlm.backend", '"openai"', ('"openai"',), ('"anthropic"', '"litellm"', '"command"', '"none"')),
     ("rlm.snipara_project_slug", '"a"', ('"b-c_1.x"', '"owner/repo"', '""'), ('"../x"', '"a/b/c"', '"a?b"', '"/a"')),
     ("rlm.docker_network_disabled", "false", ("true", "false"), ()),
     ("rlm.docker_network_disabled", "true", ("true",), ("false",)),
@@ -112,7 +120,7 @@ def test_what_widens_is_applied_with_trust_only(desk: Desk, dotted: str, own: st
 
 @pytest.mark.parametrize("key", NUMBERS, ids=lambda key: key.dotted)
 def test_numbers_and_sizes_may_only_become_smaller(desk: Desk, key: Any) -> None:
-    middle = max(key.default, 200)
+    middle = max(key.default or 0, 200)
     smaller, larger = (middle - 100, middle + 100) if key.kind != "fraction" else (middle - 0.5, middle + 0.5)
     top = next(each.le for each in key.field.metadata if hasattr(each, "le"))
     if larger > top:

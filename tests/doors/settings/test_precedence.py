@@ -21,24 +21,24 @@ RANKS = ("flag", "environment", "project", "user")
 @pytest.mark.parametrize("there", [s for n in range(5) for s in itertools.combinations(RANKS, n)])
 def test_the_highest_source_that_says_something_decides(desk: Desk, there: tuple[str, ...]) -> None:
     if "user" in there:
-        desk.user('[rlm]\nmodel = "user"\n')
+        desk.user('[rlm]\nsnipara_project_slug = "user"\n')
     if "project" in there:
-        desk.theirs('\n[rlm]\nmodel = "project"\n')
-    flags = {"rlm.model": "flag"} if "flag" in there else {}
-    environment = {"RLM_MODEL": "environment"} if "environment" in there else {}
+        desk.theirs('\n[rlm]\nsnipara_project_slug = "project"\n')
+    flags = {"rlm.snipara_project_slug": "flag"} if "flag" in there else {}
+    environment = {"RLM_SNIPARA_PROJECT_SLUG": "environment"} if "environment" in there else {}
 
     loaded = desk.load(flags, environment)
 
     winner = there[0] if there else "default"
     where = {
-        "flag": "--set rlm.model",
-        "environment": "RLM_MODEL",
+        "flag": "--set rlm.snipara_project_slug",
+        "environment": "RLM_SNIPARA_PROJECT_SLUG",
         "project": f"{desk.project}/rlm.toml:3",
         "user": f"{desk.config}/rlm.toml:2",
         "default": "",
     }
-    assert loaded.settings.rlm.model == (winner if there else "")
-    assert loaded.origins["rlm.model"] == Origin(winner, where[winner])  # type: ignore[arg-type]
+    assert loaded.settings.rlm.snipara_project_slug == (winner if there else "")
+    assert loaded.origins["rlm.snipara_project_slug"] == Origin(winner, where[winner])  # type: ignore[arg-type]
     assert loaded.notes == ()
 
 
@@ -84,6 +84,7 @@ VALUES: dict[str, Any] = {
     "paths": (f"/a{os.pathsep}/b,c", (Path("/a"), Path("/b,c"))),
     "texts": ("a:1, b", ("a:1", "b")),
     "text table": ("a=1=,b=2", {"a": "1=", "b": "2"}),
+    "price table": ('{"m": [1, 2.5]}', {"m": (1.0, 2.5)}),
     "paths table": (f"a=/x{os.pathsep}/y,b=/z", {"a": (Path("/x"), Path("/y")), "b": (Path("/z"),)}),
 }
 
