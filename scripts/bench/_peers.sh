@@ -9,6 +9,7 @@
 runtime_packages=("rlm-runtime[mcp,docker]==2.1.3" mcp==1.30.0 litellm==1.106.2 RestrictedPython==9.0)
 # It cannot be in the same environment: both are imported as `rlm`.
 rlms_packages=(rlms==0.1.3)
+dspy_packages=(dspy==3.4.1)
 
 peer_environment() {
     local folder=$1 wanted="peer environment of $root: ${*:2}"

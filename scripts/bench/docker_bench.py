@@ -26,7 +26,8 @@ from rlm_sandboxes.docker import DockerSandbox
 from rlm_sessions import open_session
 
 from . import docker_cells, docker_crowds, docker_data, docker_starts
-from .containers import RLMS, RUNTIME, Bench, Peer, PeerFailed, attempt, docker, rlms, runtime
+from .containers import RLMS, RUNTIME, Bench, attempt, docker, rlms, runtime
+from .drivers import Peer, PeerFailed, spared
 from .measuring import Table
 from .running import Found, Measurement, conclude, line_of, machine, measure_all, parser_of
 
@@ -131,25 +132,10 @@ def _with_peers(bench: Bench, asked: argparse.Namespace) -> tuple[Bench, list[st
 
 
 async def _measure(bench: Bench, asked: argparse.Namespace) -> Found:
-    async def spared(measurement: Measurement[Bench], rounds: int) -> list[Table]:
-        return await _spared(measurement, bench, rounds)
+    async def measured(measurement: Measurement[Bench], rounds: int) -> list[Table]:
+        return await spared(measurement, bench, rounds)
 
-    return await measure_all(MEASUREMENTS, asked, spared, failure=PeerFailed)
-
-
-async def _spared(measurement: Measurement[Bench], bench: Bench, rounds: int) -> list[Table]:
-    """Measure; without a peer, when that fails."""
-    missing: list[str] = []
-    while True:
-        try:
-            tables = await measurement.measure(bench, rounds)
-        except PeerFailed as problem:
-            if problem.peer not in [peer.name for peer in bench.peers]:
-                raise
-            bench = bench.without(problem.peer)
-            missing.append(f"not measured, because it failed: {line_of(problem)}")
-        else:
-            return [replace(table, notes=[*table.notes, *missing]) for table in tables]
+    return await measure_all(MEASUREMENTS, asked, measured, failure=PeerFailed)
 
 
 if __name__ == "__main__":

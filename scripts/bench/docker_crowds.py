@@ -19,7 +19,8 @@ from rlm_sessions import Session, guest_program, open_session
 
 from . import memory, processes
 from .common import LASTING, in_thread, well
-from .containers import CELL, DOCKER_RUN, PRINTED, Bench, Driver, docker
+from .containers import CELL, DOCKER_RUN, PRINTED, Bench, docker
+from .drivers import Driver
 from .measuring import Contender, Row, Table, in_turns
 from .observed import ObservedProcess, ObservedSandbox
 

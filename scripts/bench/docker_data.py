@@ -17,7 +17,8 @@ from rlm_sandboxes.local import LocalSandbox
 from rlm_sessions import Session, open_session
 
 from .common import LASTING, clocked, project_folder, seconds_of_cell
-from .containers import DOCKER_EXEC, RLMS, RUNTIME, Bench, Driver, PeerFailed, execute
+from .containers import DOCKER_EXEC, RLMS, RUNTIME, Bench, execute
+from .drivers import Driver, PeerFailed
 from .measuring import Contender, Row, Table, in_turns
 
 _SIZE = 100_000_000

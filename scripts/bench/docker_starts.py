@@ -11,7 +11,7 @@ from rlm_sandboxes.local import LocalSandbox
 from rlm_sessions import guest_program, open_session
 
 from .common import clocked, in_thread, project_folder, seconds_to_open, well
-from .containers import CELL, DOCKER_RUN, PRINTED, Bench
+from .containers import CELL, DOCKER_RUN, PRINTED, Bench, opened
 from .measuring import Bar, Contender, Row, Table, in_turns
 
 _WARM = Bar(0.060, "<= 60 ms")
@@ -37,7 +37,10 @@ async def measure(bench: Bench, rounds: int) -> list[Table]:
                 "docker, fresh sandbox, first answer": partial(_from_nothing, bench),
                 "local, first answer": partial(seconds_to_open, local, code=CELL),
                 reference: clocked(partial(bench.run, PRINTED)),
-                **{f"{name}, first answer": in_thread(driver.opened) for name, driver in drivers.items()},
+                **{
+                    f"{name}, first answer": in_thread(partial(opened, driver))
+                    for name, driver in drivers.items()
+                },
             }
             seldom = {f"{name}, first answer": _SELDOM for name in drivers}
             found = await in_turns(contenders, rounds=rounds, seldom=seldom)
