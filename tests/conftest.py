@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which one of our modules blocks the event loop."""
-    with blockbuster_ctx(["rlm_mcp", "rlm_sandboxes", "rlm_sessions"]) as detector:
+    with blockbuster_ctx(["rlm_mcp", "rlm_runtime", "rlm_sandboxes", "rlm_sessions"]) as detector:
         # half a millisecond at most, in place of two changes of threads that take half of that each time
         detector.functions["threading.Lock.acquire"].can_block_in("rlm_sessions/scribe.py", {"now"})
         yield detector
