@@ -9,8 +9,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from rlm_runtime import within
+
 from .output import Out
-from .trajectory_text import counted, dollars, line_of, within
+from .trajectory_text import counted, dollars, line_of
 
 if TYPE_CHECKING:
     from rlm_runtime import Event

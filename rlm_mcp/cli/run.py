@@ -32,7 +32,7 @@ from .output import (
     visible,
 )
 from .parsing import add_sandbox_settings, add_setting, flags_of
-from .trajectory_text import counted, dollars, within
+from .trajectory_text import counted, dollars
 from .trajectory_text import seconds as duration
 
 if TYPE_CHECKING:
@@ -417,6 +417,8 @@ def _failure_of(came: _Came) -> CommandFailed | None:
         return None
     if came.outcome.finish != "exhausted":
         return CommandFailed(came.outcome.reason, code="no_answer", exit_code=FAILED)
+    from rlm_runtime import within
+
     kind = within(came.ended, "error", "kind")
     exit_code = TIMEOUT if kind == "TimeBudgetExhausted" else LIMIT
     message = f"This is not a whole answer. {came.outcome.reason}"

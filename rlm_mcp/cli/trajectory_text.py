@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlm_runtime import within
+
 from .output import Out, visible
 
 if TYPE_CHECKING:
@@ -136,16 +138,6 @@ def _error(event: Mapping[str, Any], out: Out, width: int) -> str:
         return ""
     kind = visible(str(within(event, "error", "kind") or "error"))
     return out.style(f"{kind}: ", "red") + short(within(event, "error", "message"), width)
-
-
-def within(value: Any, *steps: str | int) -> Any:
-    """Return what is in a value behind those keys and places; None if there is no such thing."""
-    for step in steps:
-        try:
-            value = value[step]
-        except (LookupError, TypeError):
-            return None
-    return value
 
 
 # ---- a tree

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TrajectoryError,
         TurnBudgetExhausted,
     )
+    from .event_lines import within
     from .events import RUN, Event
     from .events import Kind as EventKind
     from .log import Log, open_log
@@ -85,6 +86,7 @@ else:
             "RunFailed TimeBudgetExhausted TokenBudgetExhausted ToolFailed ToolNotFoundError TrajectoryError "
             "TurnBudgetExhausted"
         ),
+        "event_lines": "within",
         "events": "RUN Event Kind=EventKind",
         "log": "Log open_log new_id=new_trajectory_id",
         "loop": "child_runs",
@@ -222,4 +224,5 @@ __all__ = [
     "summary_of",
     "trajectories",
     "trajectories_beyond",
+    "within",
 ]

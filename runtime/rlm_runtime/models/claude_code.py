@@ -15,7 +15,7 @@ from rlm_runtime.model import Bound, OnText, Reply, Request, Usage
 from rlm_runtime.models.anthropic import draft_of, gathering
 from rlm_runtime.models.bounds import most_tokens
 from rlm_runtime.models.direct import Draft, before_stop, tokens_of
-from rlm_runtime.models.failures import Secrets, Server, billed
+from rlm_runtime.models.failures import MALFORMED, Secrets, Server, billed
 from rlm_runtime.models.json_values import Json, is_object, is_too_much, parsed
 from rlm_runtime.models.prices import Prices
 from rlm_runtime.models.program_kinds import Ended, Hearing, failure
@@ -150,14 +150,7 @@ class _Answer:
             text = self._message.add(said["event"])
             if self._message.is_whole(at_end=True):
                 self._draft = draft_of(self._message.whole())
-        except (
-            LookupError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            ArithmeticError,
-            RecursionError,
-        ) as problem:
+        except MALFORMED as problem:
             reason = f"`{self._program}` says what is no message: {problem!r}"
             raise billed(ModelBusy(self._name, reason)) from problem
         return text

@@ -17,7 +17,7 @@ from rlm_runtime.errors import ModelRefused
 from rlm_runtime.model import Bound, Finish, Kind, OnText, Reply, Request, ToolUse, Usage
 from rlm_runtime.models.bounds import Counted, most_reply_tokens, most_tokens
 from rlm_runtime.models.dialects import MOST_LESSONS, Dialect
-from rlm_runtime.models.failures import Secrets, Server, billed
+from rlm_runtime.models.failures import MALFORMED, Secrets, Server, billed
 from rlm_runtime.models.json_values import Json, is_object
 from rlm_runtime.models.prices import Prices, listed_window
 from rlm_runtime.models.windows import window_of
@@ -191,14 +191,7 @@ class DirectModel(ABC):
         """Return what `read` finds in an answer. That it is not there is a failure of the server, and not of ours."""
         try:
             return read()
-        except (
-            LookupError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            ArithmeticError,
-            RecursionError,
-        ) as problem:
+        except MALFORMED as problem:
             raise self._server.lost(
                 model, f"The answer does not have the form of this API ({type(problem).__name__}: {problem})"
             ) from problem

@@ -47,6 +47,9 @@ _STATUS_OF_KIND: Mapping[str, int] = {
     "overloaded_error": 529,
 }
 
+MALFORMED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
+"""What reading an answer raises that does not have the form it should have."""
+
 
 class Secrets:
     """What must never be shown."""
