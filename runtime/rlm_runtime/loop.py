@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,6 +55,7 @@ from .tree import Ending, Finish, Task, Tree, as_text, without_answer
 from .wanted import Wanted, wanted
 
 PATIENCE = 3  # how often in a row a model may do what leads nowhere
+LONGEST_CIRCLE = 3  # how many steps may lie between two that are the same
 MAX_ROOMS = 3
 LONG_PROMPT_TOKENS = 4_000
 
@@ -139,7 +140,7 @@ class _Work:
         self._budget = tree.pool.budget
         self._cells = Cells(tree, task, wanted, partial(child, tree))
         self._talk: Talk | None = None
-        self._last_step = "", ""
+        self._last_steps = deque[tuple[str, str]](maxlen=LONGEST_CIRCLE)
         self._turn = 0
         self._strikes = Counter[str]()
         self.last_words = ""
@@ -388,11 +389,11 @@ class _Work:
         return f"{told}\n{prompts.LOST}" if result.lost else told + again
 
     def _is_the_same(self, code: str, came: str) -> bool:
-        """Whether a step is what the one before was. If it is not, it leads somewhere, and patience begins anew."""
-        repeated = self._strikes["same"] + 1 if (code, came) == self._last_step else 0
+        """Whether a step is what one of the last was. If it is not, it leads somewhere, and patience begins anew."""
+        repeated = self._strikes["same"] + 1 if (code, came) in self._last_steps else 0
         self._strikes.clear()
         self._strikes["same"] = repeated
-        self._last_step = code, came
+        self._last_steps.append((code, came))
         return bool(repeated)
 
     async def _after_cell(self) -> Ending | None:
@@ -401,7 +402,7 @@ class _Work:
             value = self._cells.final.value
             return Ending("answered", as_text(value), value)
         if self._strikes["same"] >= PATIENCE:
-            reason = f"The model ran the same code with the same output {PATIENCE + 1} times."
+            reason = f"The model ran the same code with the same output again, {PATIENCE} times in a row."
             return await self._ask_at_last("gave_up", self._tree.failed(reason, self.last_words))
         if self._strikes["problem"] >= PATIENCE:
             reason = "The calls of the model could not be read, or were of tools that are not there"

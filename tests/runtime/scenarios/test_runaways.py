@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,6 +235,16 @@ async def test_a_model_that_repeats_itself_is_given_up(sandbox: LocalSandbox, wi
 
     assert len(made.outputs()) == 4
     assert "You ran this before" in str(made.server.requests[-1].body)
+
+
+@WIRES
+async def test_a_model_that_goes_round_in_circles_is_given_up(sandbox: LocalSandbox, wire: Wire) -> None:
+    steps = itertools.cycle("abc")
+    async with scene(sandbox, lambda _: code(f"print('{next(steps)}')", wire=wire), wire=wire) as made:
+        with anyio.fail_after(30):
+            outcome = await made.run()
+
+    assert (outcome.finish, len(made.outputs())) == ("gave_up", 6)
 
 
 @WIRES
