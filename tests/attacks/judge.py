@@ -17,7 +17,7 @@ import anyio
 
 from rlm_sandboxes import Limits, Sandbox
 from rlm_sandboxes.local import LocalSandbox
-from rlm_sessions import CellResult, Policy, Session, SessionEnded, VariableError, open_session
+from rlm_sessions import Answer, CellResult, Policy, Session, SessionEnded, VariableError, open_session
 
 from .attack import Attack, Effect
 from .ground import Ground
@@ -27,6 +27,7 @@ Breaches: TypeAlias = dict[Effect, str]
 HELD_UP_SECONDS = 0.75
 GROWN_BYTES = 500 * 2**20
 _SLACK_SECONDS = 4.0
+_NEVER_SECONDS = 1.5  # longer than a cell may take
 _GOES_ON_SECONDS = 0.15
 _FORMS = ("text", "bytes", "json", "repr")
 
@@ -72,7 +73,7 @@ class Stage:
                 project=project,
                 limits=_limits(attack, self.at_once),
                 policy=self.policy,
-                answer=_answer,
+                answer=_answerer(),
             ) as session:
                 await session.set("at", {**self.ground.targets(), "proof": proof})
                 await session.set("kept", "kept")
@@ -330,11 +331,19 @@ def _bound(attack: Attack, at_once: int) -> float:
     )
 
 
-async def _answer(name: str, payload: Any) -> Any:
-    if name == "never":
-        await anyio.sleep_forever()
-    if name == "large":
-        return "x" * 20_000_000
-    if name == "echo":
-        return payload
-    raise ValueError(f"nobody knows {name}")
+def _answerer() -> Answer:
+    """Return what answers the calls of one session. The clock of a cell stands still for it, so it has one itself."""
+    asked_at = list[float]()
+
+    async def answer(name: str, payload: Any) -> Any:
+        if name == "never":
+            asked_at.append(anyio.current_time())
+            await anyio.sleep_until(asked_at[0] + _NEVER_SECONDS)
+            raise TimeoutError("nobody answered")
+        if name == "large":
+            return "x" * 20_000_000
+        if name == "echo":
+            return payload
+        raise ValueError(f"nobody knows {name}")
+
+    return answer
