@@ -100,8 +100,12 @@ class Shape:
         size = len(json.dumps(value, default=str)) if size is None else size
         if size * self._steps <= _QUICK_STEPS:
             return _problems(value, self.schema)
-        with anyio.move_on_after(CHECK_SECONDS):
-            return await anyio.to_process.run_sync(_problems, value, self.schema, cancellable=True)
+        async with anyio.to_process.current_default_process_limiter():  # whose wait is no part of the time
+            with anyio.move_on_after(CHECK_SECONDS):
+                place = anyio.CapacityLimiter(1)
+                return await anyio.to_process.run_sync(
+                    _problems, value, self.schema, cancellable=True, limiter=place
+                )
         return (TOO_SLOW,)
 
 

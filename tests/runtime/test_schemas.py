@@ -225,6 +225,28 @@ async def test_a_check_that_takes_long_is_ended_and_holds_up_nobody(
     assert "takes longer" in problems[0]
 
 
+async def test_a_check_that_waits_for_slow_ones_has_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "CHECK_SECONDS", 2.0)
+    slow, quick = await shape_of({"pattern": "^(a+)+$"}), await shape_of({"pattern": "^b+$"})
+    limiter = anyio.to_process.current_default_process_limiter()
+    before, limiter.total_tokens = limiter.total_tokens, 1
+    found = list[tuple[str, ...]]()
+
+    async def check(shape: schemas.Shape, value: str) -> None:
+        found.append(await shape.problems(value))
+
+    try:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(check, slow, "a" * 60 + "!")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(check, quick, "b" * 60)
+    finally:
+        limiter.total_tokens = before
+
+    assert found == [(schemas.TOO_SLOW,), ()]
+
+
 async def test_a_schema_that_goes_round_without_end_is_a_problem() -> None:
     shape = await shape_of({"$ref": "#"})
 
