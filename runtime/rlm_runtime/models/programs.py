@@ -5,6 +5,7 @@ They see the environment that they are given, and no other.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ async def start(
     system: dict[str, str] = {}
     if sys.platform == "win32":
         system["SYSTEMROOT"] = os.environ.get("SYSTEMROOT", r"C:\Windows")  # sockets need it
-    return await anyio.open_process(
+    process = await anyio.open_process(
         list(command),
         stdin=PIPE,
         stdout=PIPE,
@@ -39,6 +40,24 @@ async def start(
         env={**system, **environment},
         start_new_session=True,
     )
+    _hear_once(process)
+    return process
+
+
+def _hear_once(process: anyio.abc.Process) -> None:
+    """Have it known that somebody hears when the input breaks: who writes to it does.
+
+    Early releases of Python 3.11 report it once more, as an error that nobody took. No public name leads there.
+    """
+    stream = getattr(process.stdin, "_stream", None)
+    closed: asyncio.Future[None] | None = getattr(getattr(stream, "_protocol", None), "_stdin_closed", None)
+    if closed is not None:
+        closed.add_done_callback(_hear)
+
+
+def _hear(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
 
 
 def kill(process: anyio.abc.Process) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -130,6 +132,22 @@ async def test_a_reply_ends_where_it_should_stop() -> None:
 
 async def test_a_program_that_does_not_read_is_heard_nevertheless() -> None:
     assert await answer(["echo", "Yes."], ask("x" * 3_000_000)) == "Yes."
+
+
+async def test_an_input_that_breaks_is_no_error_that_nobody_took() -> None:
+    reported = list[dict[str, Any]]()
+    loop = asyncio.get_running_loop()
+    usual = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    try:
+        closes = ["sh", "-c", "exec <&-; sleep 0.3; echo yes"]
+        assert await answer(closes, ask("x" * 3_000_000)) == "yes"
+        gc.collect()
+        await anyio.wait_all_tasks_blocked()
+    finally:
+        loop.set_exception_handler(usual)
+
+    assert not reported
 
 
 async def test_what_a_program_leaves_behind_keeps_nobody_waiting_and_does_not_stay() -> None:
